@@ -1,0 +1,375 @@
+"""The tables: created once, by whichever process comes first, and checked at every start."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any, LiteralString, cast
+
+import psycopg
+from pgvector.psycopg import register_vector_async
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from agent_brain_postgres.config import PostgresConfig
+from agent_brain_postgres.errors import PostgresStorageError, SchemaMismatch, SettingsError
+from agent_brain_postgres.pool import Connection
+from agent_brain_postgres.store import Column, Metric, Store
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+MINIMUM_SERVER = 140000
+MINIMUM_PGVECTOR = (0, 7, 0)
+
+# Held while the extension or the tables are created. Creating the extension concerns the whole
+# database, the tables one schema of it.
+LOCK: LiteralString = """
+SELECT pg_catalog.pg_advisory_xact_lock(
+    pg_catalog.hashtextextended('agent_brain_postgres ' || %s::text, 0))
+"""
+
+EXTENSION: LiteralString = """
+SELECT n.nspname, e.extversion
+FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+WHERE e.extname = 'vector'
+"""
+
+AVAILABLE_EXTENSION: LiteralString = """
+SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector'
+"""
+
+# A text search configuration by plain or qualified name, those of pg_catalog first.
+LANGUAGE: LiteralString = """
+SELECT pg_catalog.format('%%I.%%I', n.nspname, c.cfgname)
+FROM pg_catalog.pg_ts_config c JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
+WHERE %(name)s IN (c.cfgname, n.nspname || '.' || c.cfgname)
+ORDER BY n.nspname <> 'pg_catalog', n.nspname
+LIMIT 1
+"""
+
+LANGUAGES: LiteralString = """
+SELECT pg_catalog.string_agg(DISTINCT cfgname::text, ', ' ORDER BY cfgname::text)
+FROM pg_catalog.pg_ts_config
+"""
+
+TABLES_EXIST: LiteralString = """
+SELECT count(*) FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = ANY (ARRAY['meta', 'chunks'])
+"""
+
+READ_META: LiteralString = "SELECT key, value FROM {meta}"
+
+WRITE_META: LiteralString = "INSERT INTO {meta} (key, value) VALUES (%s, %s)"
+
+DELETE_META: LiteralString = "DELETE FROM {meta} WHERE key = %s"
+
+EMBEDDING_COLUMN: LiteralString = """
+SELECT t.typname, a.atttypmod
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE n.nspname = %s AND c.relname = 'chunks' AND a.attname = 'embedding'
+"""
+
+# What a search reads of every candidate (metadata, lexemes, small vectors) stays in the row; the
+# text, which only the winners need, moves out of it.
+CREATE_TABLES: tuple[LiteralString, ...] = (
+    "CREATE TABLE {meta} (key text NOT NULL, value text NOT NULL)",
+    """
+    CREATE TABLE {embedding_metadata} (
+        provider text NOT NULL, model text NOT NULL, dimensions integer NOT NULL)
+    """,
+    """
+    CREATE TABLE {chunks} (
+        chunk_id text PRIMARY KEY,
+        document text NOT NULL,
+        metadata jsonb NOT NULL,
+        embedding {embedding_type} NOT NULL,
+        lexemes tsvector NOT NULL,
+        length integer NOT NULL,
+        fingerprint bytea NOT NULL)
+    """,
+    "ALTER TABLE {chunks} SET (toast_tuple_target = 4080)",
+    "ALTER TABLE {chunks} ALTER COLUMN metadata SET STORAGE MAIN",
+    "ALTER TABLE {chunks} ALTER COLUMN lexemes SET STORAGE MAIN",
+    "CREATE INDEX chunks_lexemes ON {chunks} USING gin (lexemes)",
+    "CREATE INDEX chunks_metadata ON {chunks} USING gin (metadata pg_catalog.jsonb_path_ops)",
+    """
+    CREATE TABLE {lexeme_statistics} (
+        lexeme text COLLATE "C" NOT NULL,
+        chunks bigint NOT NULL,
+        occurrences bigint NOT NULL)
+    """,
+    """
+    CREATE INDEX lexeme_statistics_lexeme ON {lexeme_statistics} (lexeme)
+        INCLUDE (chunks, occurrences)
+    """,
+)
+
+SET_DIMENSIONS: LiteralString = """
+ALTER TABLE {chunks} ALTER COLUMN embedding TYPE {embedding_type}
+"""
+
+# The largest vector that leaves room for the rest of a row in half a page.
+INLINE_DIMENSIONS: dict[Column, int] = {"vector": 480, "halfvec": 960}
+
+SET_INLINE: LiteralString = "ALTER TABLE {chunks} ALTER COLUMN embedding SET STORAGE MAIN"
+
+CLEAR: tuple[LiteralString, ...] = (
+    "TRUNCATE {chunks}, {lexeme_statistics}, {embedding_metadata}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The versions of a server that has pgvector, and where that lives."""
+
+    version: int
+    extension_schema: str
+    pgvector: tuple[int, ...]
+
+
+async def prepare_server(connection: Connection) -> Server:
+    """Check the server's versions and create the extension where it is missing.
+
+    Registers pgvector's types on `connection`, whose adapters serve the pool. Raises
+    `PostgresStorageError` naming what is missing and the one command that mends it.
+    """
+    version = connection.info.server_version
+    if version < MINIMUM_SERVER:
+        raise PostgresStorageError(
+            f"the server is PostgreSQL {version // 10000}; 14 or newer is needed: upgrade it "
+            "(the bundled compose template runs 16)"
+        )
+    found = await _extension(connection) or await _create_extension(connection)
+    extension_schema, pgvector = found
+    if pgvector < MINIMUM_PGVECTOR:
+        raise PostgresStorageError(
+            f"the database has pgvector {_dotted(pgvector)}; {_dotted(MINIMUM_PGVECTOR)} or newer "
+            "is needed: install it on the server, then run ALTER EXTENSION vector UPDATE"
+        )
+    # The only place that looks a name up by path, on a connection that never reaches the pool.
+    await connection.execute(
+        "SELECT pg_catalog.set_config('search_path', %s, false)",
+        (sql.Identifier(extension_schema).as_string(connection),),
+    )
+    await register_vector_async(connection)
+    return Server(version, extension_schema, pgvector)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+async def _extension(connection: Connection) -> tuple[str, tuple[int, ...]] | None:
+    row = await (await connection.execute(EXTENSION)).fetchone()
+    if row is None:
+        return None
+    return row[0], tuple(int(part) for part in row[1].split(".") if part.isdigit())
+
+
+async def _create_extension(connection: Connection) -> tuple[str, tuple[int, ...]]:
+    available = await (await connection.execute(AVAILABLE_EXTENSION)).fetchone()
+    if available is None:
+        raise PostgresStorageError(
+            "the server does not have pgvector: install it there (Debian: apt install "
+            f"postgresql-{connection.info.server_version // 10000}-pgvector), or use the bundled "
+            "compose template"
+        )
+    try:
+        async with connection.transaction():
+            await connection.execute(LOCK, ("extension",))
+            await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PostgresStorageError(
+            f"the user {connection.info.user!r} may not create the extension pgvector: run "
+            f"CREATE EXTENSION vector as a superuser in the database {connection.info.dbname!r}"
+        ) from error
+    found = await _extension(connection)
+    assert found is not None
+    return found
+
+
+async def resolve_language(connection: Connection, name: str) -> str:
+    """Give the qualified name of a text search configuration; `SettingsError` if there is none."""
+    row = await (await connection.execute(LANGUAGE, {"name": name})).fetchone()
+    if row is not None:
+        return str(row[0])
+    known = await (await connection.execute(LANGUAGES)).fetchone()
+    raise SettingsError(
+        f"language: {name!r} is no text search configuration of this server; it has "
+        f"{known[0] if known else 'none'}"
+    )
+
+
+async def open_store(
+    connection: Connection, server: Server, config: PostgresConfig, dimensions: int | None
+) -> Store:
+    """Create the tables where they are missing, and check the ones that are there.
+
+    `dimensions` is what the settings or the host demand; None takes what the table has. Raises
+    `SchemaMismatch` when schema version or dimensions differ; nothing is ever dropped.
+    """
+    language = await resolve_language(connection, config.language)
+    wanted = Store(
+        schema=config.db_schema,
+        dimensions=dimensions,
+        metric=config.metric,
+        language=language,
+        extension_schema=server.extension_schema,
+        pgvector=server.pgvector,
+        server_version=server.version,
+    )
+    if not await _exists(connection, wanted):
+        await _create(connection, wanted)
+    return await _check(connection, wanted)
+
+
+async def _exists(connection: Connection, store: Store) -> bool:
+    row = await (await connection.execute(TABLES_EXIST, (store.schema,))).fetchone()
+    return row is not None and row[0] == 2
+
+
+async def _create(connection: Connection, store: Store) -> None:
+    async with connection.transaction():
+        await connection.execute(LOCK, (store.schema,))
+        if await _exists(connection, store):
+            return
+        if not await _schema_exists(connection, store.schema):
+            await connection.execute(
+                sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(store.schema))
+            )
+        for statement in CREATE_TABLES:
+            await connection.execute(_named(statement, store))
+        await _keep_inline(connection, store)
+        for key, value in (("schema_version", str(SCHEMA_VERSION)), ("language", store.language)):
+            await connection.execute(_named(WRITE_META, store), (key, value))
+    logger.info("created the tables of schema %s", store.schema)
+
+
+async def _schema_exists(connection: Connection, schema: str) -> bool:
+    cursor = await connection.execute(
+        "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)
+    )
+    return await cursor.fetchone() is not None
+
+
+async def _keep_inline(connection: Connection, store: Store) -> None:
+    if store.dimensions is not None and store.dimensions <= INLINE_DIMENSIONS[store.column]:
+        await connection.execute(_named(SET_INLINE, store))
+
+
+def _named(statement: LiteralString, store: Store) -> sql.Composed:
+    return sql.SQL(statement).format(
+        chunks=store.chunks,
+        meta=store.table("meta"),
+        embedding_metadata=store.table("embedding_metadata"),
+        lexeme_statistics=store.lexeme_statistics,
+        embedding_type=embedding_type(store),
+    )
+
+
+def embedding_type(store: Store) -> sql.Composed:
+    """Name the type of the embedding column, with its dimensions once they are known."""
+    name = store.vector_type(store.column)
+    if store.dimensions is None:
+        return name
+    return sql.SQL("{}({})").format(name, sql.Literal(store.dimensions))
+
+
+async def _check(connection: Connection, store: Store) -> Store:
+    meta = await read_meta(connection, store)
+    found = meta.get("schema_version")
+    if found != str(SCHEMA_VERSION):
+        raise SchemaMismatch(
+            f"the tables in schema {store.schema!r} have version {found}, this package needs "
+            f"{SCHEMA_VERSION}: keep them and set another db_schema, or drop them with DROP "
+            f'SCHEMA "{store.schema}" CASCADE and index again'
+        )
+    column, dimensions = await read_column(connection, store)
+    if dimensions is None and store.dimensions is not None:
+        return await set_dimensions(connection, store, store.dimensions)
+    if store.dimensions not in (None, dimensions):
+        raise dimensions_differ(store, dimensions)
+    return replace(
+        store,
+        dimensions=dimensions,
+        column=column,
+        language=_stored_language(meta, store),
+    )
+
+
+def _stored_language(meta: dict[str, str], store: Store) -> str:
+    stored = meta.get("language", store.language)
+    if stored != store.language:
+        logger.warning(
+            "the chunks were indexed with language %s; the setting %s takes effect after reset()",
+            stored,
+            store.language,
+        )
+    return stored
+
+
+def dimensions_differ(store: Store, found: int | None) -> SchemaMismatch:
+    """Say that the embedding column has other dimensions than are wanted, and what to do."""
+    return SchemaMismatch(
+        f"the embeddings in schema {store.schema!r} have {found} dimensions, but "
+        f"{store.dimensions} are configured: go back to the embedding model that made them, set "
+        f'another db_schema, or drop them with DROP SCHEMA "{store.schema}" CASCADE and index again'
+    )
+
+
+async def read_meta(connection: Connection, store: Store) -> dict[str, str]:
+    """Read the meta table."""
+    cursor = await connection.execute(_named(READ_META, store))
+    return dict(cast(list[tuple[str, str]], await cursor.fetchall()))
+
+
+async def write_meta(connection: Connection, store: Store, key: str, value: str | None) -> None:
+    """Set a key of the meta table, or remove it; the last writer wins."""
+    async with connection.transaction():
+        await connection.execute(LOCK, (store.schema,))
+        await connection.execute(_named(DELETE_META, store), (key,))
+        if value is not None:
+            await connection.execute(_named(WRITE_META, store), (key, value))
+
+
+async def read_column(connection: Connection, store: Store) -> tuple[Column, int | None]:
+    """Read the type and dimensions of the embedding column itself."""
+    row = await (await connection.execute(EMBEDDING_COLUMN, (store.schema,))).fetchone()
+    if row is None:
+        raise SchemaMismatch(
+            f"the table chunks in schema {store.schema!r} is not one of this package: set another "
+            "db_schema"
+        )
+    typmod: Any = row[1]
+    return cast(Column, row[0]), (typmod if typmod > 0 else None)
+
+
+async def set_dimensions(connection: Connection, store: Store, dimensions: int) -> Store:
+    """Fix the dimensions of a column that has none yet; another process may have been first."""
+    wanted = replace(store, dimensions=dimensions)
+    async with connection.transaction():
+        await connection.execute(LOCK, (store.schema,))
+        column, found = await read_column(connection, store)
+        wanted = replace(wanted, column=column)
+        if found is None:
+            await connection.execute(_named(SET_DIMENSIONS, wanted))
+            await _keep_inline(connection, wanted)
+        elif found != dimensions:
+            raise dimensions_differ(wanted, found)
+    return wanted
+
+
+async def clear(connection: Connection, store: Store) -> None:
+    """Empty every table and forget the embedding model; the dimensions stay."""
+    for statement in CLEAR:
+        await connection.execute(_named(statement, store))
+
+
+def describe(config: PostgresConfig) -> str:
+    """Name a database without its password."""
+    return make_conninfo(host=config.host, port=config.port, dbname=config.database)
