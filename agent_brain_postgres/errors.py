@@ -63,6 +63,10 @@ class SchemaMismatch(PostgresStorageError):
     """The tables in the database are not the ones this configuration needs."""
 
 
+class DeployError(PostgresStorageError):
+    """The files of a deployment cannot be read, written or reconciled."""
+
+
 class InvalidFilter(PostgresStorageError):
     """A `where` filter is malformed: the message names the operator or key."""
 
