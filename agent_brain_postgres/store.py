@@ -10,6 +10,8 @@ from psycopg import sql
 Metric = Literal["cosine", "l2", "inner_product"]
 Column = Literal["vector", "halfvec"]
 
+MAX_DIMENSIONS = 16_000  # of pgvector's types
+
 
 @dataclass(frozen=True, slots=True)
 class Store:

@@ -8,6 +8,8 @@ from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REFUSED = re.compile("[\x00\ud800-\udfff]")
+# The same in JSON text written without ASCII escapes: control characters are escaped there.
+REFUSED_IN_JSON = re.compile(r"\\u0000|[\ud800-\udfff]")
 
 
 def sanitize_text(text: str) -> str:

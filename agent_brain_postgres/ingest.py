@@ -1,0 +1,210 @@
+"""Writing chunks: compared by fingerprint, analysed in the client, copied in; all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from agent_brain_postgres import copy_format
+from agent_brain_postgres.batch import Batch
+from agent_brain_postgres.filters import Filter
+from agent_brain_postgres.lexemes import Analysed, Vocabulary, statistics
+from agent_brain_postgres.pool import Connection, Pool
+from agent_brain_postgres.store import Store
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+ATTEMPTS = 5  # of a transaction that collided with another
+
+# Rows of the batch that the store has in exactly this form.
+UNCHANGED: LiteralString = """
+SELECT given.chunk_id
+FROM pg_catalog.unnest(%s::text[], %s::bytea[]) AS given (chunk_id, fingerprint)
+JOIN {chunks} AS chunk ON chunk.chunk_id = given.chunk_id
+WHERE chunk.fingerprint = given.fingerprint
+"""
+
+# Removes rows, locked in the order of their ids so that concurrent writers never wait in a
+# circle, and takes them out of the corpus statistics.
+DELETE: LiteralString = """
+WITH doomed AS MATERIALIZED (
+    SELECT chunk_id FROM {chunks}
+    WHERE {condition}
+    ORDER BY chunk_id COLLATE "C"
+    FOR UPDATE
+), gone AS (
+    DELETE FROM {chunks} AS chunk USING doomed
+    WHERE chunk.chunk_id = doomed.chunk_id
+    RETURNING chunk.lexemes, chunk.length
+), counted AS (
+    INSERT INTO {lexeme_statistics} (lexeme, chunks, occurrences)
+    SELECT word.lexeme, -count(*), -sum(pg_catalog.cardinality(word.positions))
+    FROM gone, LATERAL pg_catalog.unnest(gone.lexemes) AS word
+    GROUP BY word.lexeme
+    UNION ALL
+    SELECT '', -count(*), -sum(length) FROM gone HAVING count(*) > 0
+)
+SELECT count(*) FROM gone
+"""
+
+COPY_CHUNKS: LiteralString = """
+COPY {chunks} (chunk_id, document, metadata, embedding, lexemes, length, fingerprint)
+FROM STDIN (FORMAT binary)
+"""
+
+COPY_STATISTICS: LiteralString = """
+COPY {lexeme_statistics} (lexeme, chunks, occurrences) FROM STDIN (FORMAT binary)
+"""
+
+# Searches would scan the pending entries one by one until autovacuum merges them.
+MERGE_PENDING: LiteralString = "SELECT pg_catalog.gin_clean_pending_list(%s::pg_catalog.regclass)"
+
+
+def _named(statement: LiteralString, store: Store, **more: sql.Composable) -> sql.Composed:
+    return sql.SQL(statement).format(
+        chunks=store.chunks, lexeme_statistics=store.lexeme_statistics, **more
+    )
+
+
+async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch) -> int:
+    """Store the rows of a batch that differ from what is there; the number written.
+
+    One transaction: either every row is written or none. A transaction that collides with another
+    (deadlock, or the same new id) is repeated.
+    """
+
+    async def work(connection: Connection) -> int:
+        changed = batch.only(await _changed(connection, store, batch))
+        if changed.ids:
+            await _delete_ids(connection, store, changed.ids)
+            await _copy(connection, store, vocabulary, changed)
+        return len(changed)
+
+    written = await _repeat(pool, work)
+    if written:
+        await _merge_pending(pool, store)
+    return written
+
+
+async def _changed(connection: Connection, store: Store, batch: Batch) -> list[int]:
+    cursor = await connection.execute(
+        _named(UNCHANGED, store), (batch.ids, batch.fingerprints), binary=True
+    )
+    unchanged = {row[0] for row in await cursor.fetchall()}
+    return [i for i, chunk_id in enumerate(batch.ids) if chunk_id not in unchanged]
+
+
+async def _copy(
+    connection: Connection, store: Store, vocabulary: Vocabulary, batch: Batch
+) -> None:
+    totals: dict[str, tuple[int, int]] = {}
+    for block in batch.blocks():
+        analysed = await vocabulary.analyse(
+            connection,
+            [batch.documents[i] for i in block],
+            [batch.metadatas[i] for i in block],
+        )
+        data = await asyncio.to_thread(_encode_chunks, store, batch, block, analysed)
+        await _copy_bytes(connection, _named(COPY_CHUNKS, store), data)
+        for lexeme, (chunks, occurrences) in statistics(analysed).items():
+            so_far = totals.get(lexeme, (0, 0))
+            totals[lexeme] = (so_far[0] + chunks, so_far[1] + occurrences)
+    await _copy_bytes(connection, _named(COPY_STATISTICS, store), _encode_statistics(totals))
+
+
+def _encode_chunks(
+    store: Store, batch: Batch, block: range, analysed: list[Analysed]
+) -> list[bytes]:
+    vectors = copy_format.vectors(batch.matrix(block), half=store.column == "halfvec")
+    rows = [
+        copy_format.copy_row(
+            (
+                batch.ids[i].encode(),
+                batch.documents[i].encode(),
+                copy_format.jsonb(batch.json[i]),
+                vector,
+                chunk.tsvector,
+                copy_format.int4(chunk.length),
+                batch.fingerprints[i],
+            )
+        )
+        for i, vector, chunk in zip(block, vectors, analysed, strict=True)
+    ]
+    return [copy_format.HEADER, *rows, copy_format.TRAILER]
+
+
+def _encode_statistics(totals: dict[str, tuple[int, int]]) -> list[bytes]:
+    rows = [
+        copy_format.copy_row(
+            (lexeme.encode(), copy_format.int8(chunks), copy_format.int8(occurrences))
+        )
+        for lexeme, (chunks, occurrences) in totals.items()
+    ]
+    return [copy_format.HEADER, *rows, copy_format.TRAILER]
+
+
+async def _copy_bytes(connection: Connection, statement: sql.Composed, data: list[bytes]) -> None:
+    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        await copy.write(b"".join(data))
+
+
+async def _merge_pending(pool: Pool, store: Store) -> None:
+    """Best effort: needs ownership of the index, and changes nothing that a search returns."""
+    index = store.table("chunks_lexemes").as_string(None)
+    try:
+        async with pool.connection() as connection:
+            await connection.execute(MERGE_PENDING, (index,))
+    except psycopg.Error as error:
+        logger.debug("pending entries were left to autovacuum: %s", type(error).__name__)
+
+
+async def _delete_ids(connection: Connection, store: Store, ids: list[str]) -> int:
+    condition = sql.SQL("chunk_id = ANY (%(ids)s::text[])")
+    return await _delete(connection, store, condition, {"ids": ids})
+
+
+async def _delete(
+    connection: Connection, store: Store, condition: sql.Composable, parameters: dict[str, Any]
+) -> int:
+    cursor = await connection.execute(_named(DELETE, store, condition=condition), parameters)
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def delete_ids(pool: Pool, store: Store, ids: list[str]) -> int:
+    """Delete chunks by id; the number that existed."""
+    return await _repeat(pool, lambda connection: _delete_ids(connection, store, ids))
+
+
+async def delete_where(pool: Pool, store: Store, where: Filter) -> int:
+    """Delete the chunks that a filter matches; their number."""
+    return await _repeat(
+        pool, lambda connection: _delete(connection, store, where.sql, dict(where.params))
+    )
+
+
+async def _repeat(pool: Pool, work: Callable[[Connection], Awaitable[R]]) -> R:
+    """Run `work` in a transaction, again when it collided with a concurrent one."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            async with pool.transaction() as connection:
+                return await work(connection)
+        except (
+            psycopg.errors.DeadlockDetected,
+            psycopg.errors.SerializationFailure,
+            psycopg.errors.UniqueViolation,  # another process wrote the same new id first
+        ) as error:
+            logger.info("attempt %d collided (SQLSTATE %s); repeating", attempt, error.sqlstate)
+    async with pool.transaction() as connection:
+        return await work(connection)

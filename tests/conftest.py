@@ -1,0 +1,133 @@
+"""A real PostgreSQL for every test: one server a session, one database a test.
+
+The server is the embedded one, or the one of ABP_TEST_DATABASE_URL (never DATABASE_URL), or a
+container of the shipped compose template with --docker.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from agent_brain_postgres import PostgresBackend, PostgresConfig
+
+TEST_URL = "ABP_TEST_DATABASE_URL"
+DIMENSIONS = 8
+
+MakeBackend = Callable[..., Awaitable[PostgresBackend]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--docker", action="store_true", help="run on the shipped compose template (pytest-docker)"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> None:
+    """Keep the developer's settings and files out of the tests."""
+    for name in [*os.environ]:
+        if name.startswith(("AGENT_BRAIN_", "PG")) or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session")
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Conninfo of a server on which databases may be created."""
+    if request.config.getoption("--docker"):
+        yield request.getfixturevalue("compose_server")
+        return
+    if url := os.environ.get(TEST_URL):
+        yield url
+        return
+    from agent_brain_postgres import embedded
+
+    # The processes of one pytest-xdist run share one server.
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
+    with embedded.start(shared / "postgres", "postgres") as running:
+        yield running.conninfo
+
+
+@pytest.fixture(scope="session")
+def template_database(server: str) -> Iterator[str]:
+    """Name of a database with pgvector, to be copied by each test."""
+    name = f"abp_template_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with psycopg.connect(make_conninfo(server, dbname=name), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    yield name
+    _drop(server, name)
+
+
+def _drop(server: str, name: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+
+
+@pytest.fixture
+def dsn(server: str, template_database: str) -> Iterator[str]:
+    """Conninfo of a fresh database of the test's own."""
+    name = f"abp_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template_database)
+            )
+        )
+    yield make_conninfo(server, dbname=name)
+    _drop(server, name)
+
+
+def config_for(dsn: str, **settings: Any) -> PostgresConfig:
+    """Settings of a small pool on a database."""
+    small: dict[str, Any] = {"pool_size": 1, "pool_max": 4, "connect_attempts": 1}
+    return PostgresConfig(**{**small, **settings}).with_connection(dsn, "test")
+
+
+@pytest.fixture
+def config(dsn: str) -> PostgresConfig:
+    """Settings for the test's database."""
+    return config_for(dsn)
+
+
+@pytest.fixture
+async def make_backend(dsn: str) -> AsyncIterator[MakeBackend]:
+    """A function that starts a backend on the test's database; all are closed afterwards."""
+    started: list[PostgresBackend] = []
+
+    async def make(dimensions: int | None = DIMENSIONS, **settings: Any) -> PostgresBackend:
+        backend = PostgresBackend(config_for(dsn, **settings), embedding_dimensions=dimensions)
+        started.append(backend)
+        await backend.initialize()
+        return backend
+
+    yield make
+    for backend in started:
+        await backend.close()
+
+
+@pytest.fixture
+async def backend(make_backend: MakeBackend) -> PostgresBackend:
+    """An initialised backend with 8 dimensions."""
+    return await make_backend()
+
+
+@pytest.fixture
+def project_root() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent
