@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
 from agent_brain_postgres import database_url, settings_errors
 from agent_brain_postgres.errors import SettingsError
-from agent_brain_postgres.secret import UnresolvedSecret, resolve_secret
+from agent_brain_postgres.setting_types import (
+    Automatic,
+    ConnectionStrategy,
+    Language,
+    Metric,
+    OptionalSslMode,
+    OptionalText,
+    Password,
+    SchemaName,
+    Seconds,
+    SslMode,
+    SwitchOrDirectory,
+    Text,
+    Whole,
+    refuse,
+    setting,
+)
 from agent_brain_postgres.settings_files import user_data_directory
 from agent_brain_postgres.sources import Layers, gather
 
@@ -31,16 +36,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
-Metric = Literal["cosine", "l2", "inner_product"]
-ConnectionStrategy = Literal["direct", "cloud_sql_proxy", "cloud_sql_connector"]
+__all__ = ["Metric", "PostgresConfig", "SslMode", "load_config"]
 
 MASK = "**********"
 APPLICATION_NAME = "agent-brain-postgres"
 _CONNECT_TIMEOUT = "10"  # seconds; libpq would wait for ever where packets are dropped
-_LONGEST_IDENTIFIER = 63
-_FALSE = frozenset({"false", "no", "off", "0", "f", "n"})
-_TRUE = frozenset({"true", "yes", "on", "1", "t", "y"})
 # Accepted because the core's own model has them; each is said once to have no effect.
 _MEANINGLESS = {
     "cloud_sql_instance": "connect to the Cloud SQL proxy through host and port",
@@ -48,46 +48,6 @@ _MEANINGLESS = {
     "set its host and port",
 }
 _warned: set[str] = set()
-
-
-def _refuse(reason: str, *keys: str) -> PydanticCustomError:
-    return PydanticCustomError("setting", "{reason}", {"reason": reason, "keys": keys})
-
-
-def _not_a_bool(value: Any) -> Any:
-    # pydantic would take `true` for the number 1.
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "not a number")
-    return value
-
-
-def _unfit_for_libpq(text: str) -> bool:
-    # libpq reads UTF-8 up to the first NUL: a longer string would be cut without a word.
-    return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _plain_text(value: Any) -> Any:
-    if isinstance(value, str) and _unfit_for_libpq(value):
-        raise PydanticCustomError("text", "not plain text")
-    return value
-
-
-def _empty_is_none(value: Any) -> Any:
-    return None if value == "" else value
-
-
-Whole = Annotated[int, BeforeValidator(_not_a_bool)]
-Seconds = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
-Text = Annotated[str, BeforeValidator(_plain_text), Field(min_length=1)]
-OptionalText = Annotated[
-    str | None, BeforeValidator(_plain_text), BeforeValidator(_empty_is_none)
-]
-
-
-def _setting(default: Any, description: str, allowed: str, **limits: Any) -> Any:
-    return Field(
-        default, description=description, json_schema_extra={"allowed": allowed}, **limits
-    )
 
 
 class PostgresConfig(BaseModel):
@@ -99,91 +59,91 @@ class PostgresConfig(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    host: Text = _setting(
+    host: Text = setting(
         "localhost", "server, several separated by commas, or the directory of a Unix socket",
         "a host name, an address or a directory",
     )
-    port: Whole = _setting(5432, "port", "a whole number from 1 to 65535", ge=1, le=65535)
-    database: Text = _setting("agent_brain", "database", "the name of a database, as text")
-    user: Text = _setting("agent_brain", "role to log in as", "the name of a role, as text")
-    password: SecretStr | None = _setting(
+    port: Whole = setting(5432, "port", "a whole number from 1 to 65535", ge=1, le=65535)
+    database: Text = setting("agent_brain", "database", "the name of a database, as text")
+    user: Text = setting("agent_brain", "role to log in as", "the name of a role, as text")
+    password: Password = setting(
         None, "password, or `secret://env/NAME`; without one libpq's passfile is used",
         "text (in YAML, a password of digits only needs quotes)",
     )
-    db_schema: Text = _setting(
+    db_schema: SchemaName = setting(
         "agent_brain", "PostgreSQL schema that holds the tables: one a project",
         "a name of at most 63 bytes that does not begin with pg_",
     )
-    pool_size: Whole = _setting(
+    pool_size: Whole = setting(
         10, "connections kept open", "a whole number from 1 to 10000", ge=1, le=10_000
     )
-    pool_max: Whole = _setting(
+    pool_max: Whole = setting(
         20, "most connections open at a time",
         "a whole number from pool_size to 20000", ge=1, le=20_000,
     )
-    pool_max_overflow: Whole = _setting(
+    pool_max_overflow: Whole = setting(
         10, "older name: `pool_max` = `pool_size` + this",
         "a whole number from 0 to 10000", ge=0, le=10_000,
     )
-    pool_timeout: Seconds = _setting(
+    pool_timeout: Seconds = setting(
         30.0, "seconds to wait for a free connection", "seconds above 0, at most 86400",
         gt=0, le=86_400,
     )
-    connect_attempts: Whole = _setting(
+    connect_attempts: Whole = setting(
         5, "attempts to reach a server that is still starting", "a whole number from 1 to 100",
         ge=1, le=100,
     )
-    connect_backoff: Seconds = _setting(
+    connect_backoff: Seconds = setting(
         1.0, "seconds before the second attempt, doubling with jitter", "seconds from 0 to 300",
         ge=0, le=300,
     )
-    ssl_mode: Annotated[SslMode | None, BeforeValidator(_empty_is_none)] = _setting(
-        None, "TLS, as libpq's `sslmode`; libpq's default is `prefer`",
-        "disable, allow, prefer, require, verify-ca or verify-full",
+    ssl_mode: OptionalSslMode = setting(
+        None, "TLS, as libpq's `sslmode`",
+        "disable, allow, prefer, require, verify-ca or verify-full", shown="libpq's `prefer`",
     )
-    ssl_root_cert: OptionalText = _setting(
+    ssl_root_cert: OptionalText = setting(
         None, "file of certificate authorities, or `system`", "the path of a file"
     )
-    ssl_cert: OptionalText = _setting(None, "file of the client certificate", "the path of a file")
-    ssl_key: OptionalText = _setting(None, "file of the client key", "the path of a file")
-    language: Text = _setting(
+    ssl_cert: OptionalText = setting(None, "file of the client certificate", "the path of a file")
+    ssl_key: OptionalText = setting(None, "file of the client key", "the path of a file")
+    language: Language = setting(
         "english", "text search configuration of the server",
         "the name of a text search configuration (in psql, \\dF lists them)",
     )
-    metric: Metric = _setting(
+    metric: Metric = setting(
         "cosine", "distance between vectors", "cosine, l2 or inner_product"
     )
-    hnsw_m: Whole = _setting(
+    hnsw_m: Whole = setting(
         16, "links of a node in the HNSW index", "a whole number from 2 to 100", ge=2, le=100
     )
-    hnsw_ef_construction: Whole = _setting(
+    hnsw_ef_construction: Whole = setting(
         64, "candidates while the index is built", "a whole number from 4 to 1000, and at least "
         "twice hnsw_m", ge=4, le=1000,
     )
-    hnsw_ef_search: Annotated[Whole | None, BeforeValidator(_empty_is_none)] = _setting(
-        None, "candidates while searching; automatic when not set",
-        "a whole number from 1 to 1000, or automatic", ge=1, le=1000,
+    hnsw_ef_search: Automatic = setting(
+        None, "candidates while searching", "a whole number from 1 to 1000, or automatic",
+        shown="automatic", ge=1, le=1000,
     )
-    embedding_dimensions: Annotated[Whole | None, BeforeValidator(_empty_is_none)] = _setting(
+    embedding_dimensions: Automatic = setting(
         None, "length of the vectors, when neither the host nor the first vector should say",
         "a whole number from 1 to 16000", ge=1, le=16_000,
     )
-    statement_timeout: Seconds = _setting(
+    statement_timeout: Seconds = setting(
         60.0, "seconds a statement may take (0: no limit); index builds are exempt",
         "seconds from 0 to 2147483", ge=0, le=2_147_483,
     )
-    pgbouncer: bool = _setting(
+    pgbouncer: bool = setting(
         False, "behind PgBouncer: no prepared statements, no session state", "true or false"
     )
-    embedded: bool | Path = _setting(
+    embedded: SwitchOrDirectory = setting(
         False, "run the bundled PostgreSQL, in this directory when one is given",
         "true, false or a directory",
     )
-    debug: bool = _setting(False, "log each statement", "true or false")
-    connection_strategy: ConnectionStrategy = _setting(
+    debug: bool = setting(False, "log each statement", "true or false")
+    connection_strategy: ConnectionStrategy = setting(
         "direct", "the core's; no effect here", "direct, cloud_sql_proxy or cloud_sql_connector"
     )
-    cloud_sql_instance: OptionalText = _setting(
+    cloud_sql_instance: OptionalText = setting(
         None, "the core's; no effect here", "the name of an instance, as text"
     )
 
@@ -239,54 +199,9 @@ class PostgresConfig(BaseModel):
         self.__dict__.update(fresh.__dict__)
         object.__setattr__(self, "__pydantic_fields_set__", fresh.model_fields_set)
         self._origins = origins
-
-    @field_validator("password", mode="before")
-    @classmethod
-    def _resolve(cls, value: Any) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if not isinstance(text, str):
-            return value
-        reason = ""
-        try:
-            text = resolve_secret(text)
-        except UnresolvedSecret as error:
-            reason = str(error)
-        if reason:
-            raise _refuse(reason)
-        if _unfit_for_libpq(text):
-            raise _refuse("it must not contain NUL characters or lone surrogates")
-        return SecretStr(text) if text else None
-
-    @field_validator("db_schema")
-    @classmethod
-    def _usable_schema(cls, value: str) -> str:
-        reserved = value.startswith("pg_") or value == "information_schema"
-        if reserved or len(value.encode()) > _LONGEST_IDENTIFIER:
-            raise PydanticCustomError("schema", "not a usable schema")
-        return value
-
-    @field_validator("language", mode="after")
-    @classmethod
-    def _fold(cls, value: str) -> str:
-        # The server folds an unquoted name too; the meta table compares it as text.
-        return value if '"' in value else value.strip().lower()
-
-    @field_validator("hnsw_ef_search", mode="before")
-    @classmethod
-    def _automatic(cls, value: Any) -> Any:
-        return None if value in ("auto", "automatic") else value
-
-    @field_validator("embedded", mode="before")
-    @classmethod
-    def _switch_or_directory(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            return value
-        text = str(value).strip() if isinstance(value, str | Path | int) else ""
-        if text.lower() in _FALSE | _TRUE:
-            return text.lower() in _TRUE
-        if not text or "\0" in text or isinstance(value, int):
-            raise PydanticCustomError("embedded", "neither a switch nor a directory")
-        return Path(text).expanduser()
+        if name in ("host", "port"):  # the URL's list of ports belonged to its list of hosts
+            self._options.pop("port", None)
+            self._options.pop("hostaddr", None)
 
     @model_validator(mode="after")
     def _pool_limits(self) -> Self:
@@ -294,7 +209,7 @@ class PostgresConfig(BaseModel):
         if "pool_max_overflow" in given:
             limit = self.pool_size + self.pool_max_overflow
             if "pool_max" in given and self.pool_max != limit:
-                raise _refuse(
+                raise refuse(
                     f"pool_max is {self.pool_max}, but pool_size + pool_max_overflow is {limit}; "
                     "give only one of pool_max and pool_max_overflow",
                     "pool_max", "pool_max_overflow",
@@ -302,7 +217,7 @@ class PostgresConfig(BaseModel):
         else:
             limit = self.pool_max if "pool_max" in given else max(self.pool_max, self.pool_size)
         if limit < self.pool_size:
-            raise _refuse(
+            raise refuse(
                 f"pool_max is {limit}, below pool_size, which is {self.pool_size}; "
                 "allowed: pool_max of pool_size or more",
                 "pool_max", "pool_size",
@@ -316,7 +231,7 @@ class PostgresConfig(BaseModel):
         if self.hnsw_ef_construction >= least:
             return self
         if "hnsw_ef_construction" in self.model_fields_set:
-            raise _refuse(
+            raise refuse(
                 f"hnsw_ef_construction is {self.hnsw_ef_construction}, less than twice hnsw_m, "
                 f"which is {self.hnsw_m}; allowed: {least} or more",
                 "hnsw_ef_construction", "hnsw_m",
@@ -352,7 +267,10 @@ class PostgresConfig(BaseModel):
 
     def conninfo(self) -> str:
         """Return libpq's connection string, **with the password**: never log it."""
-        settings = {key: getattr(self, key) for key in database_url.SETTING_OF.values()}
+        wanted = set(database_url.SETTING_OF.values())
+        if "service" in self._options:  # our defaults must not override the service file
+            wanted &= self.model_fields_set
+        settings = {key: getattr(self, key) for key in wanted}
         settings["password"] = self.password.get_secret_value() if self.password else None
         defaults = {"application_name": APPLICATION_NAME, "connect_timeout": _CONNECT_TIMEOUT}
         return database_url.compose(settings, {**defaults, **self._options})

@@ -49,11 +49,18 @@ def parse(url: str) -> ParsedURL:
     settings = {SETTING_OF[name]: value for name, value in parameters.items() if name in SETTING_OF}
     options = {name: value for name, value in parameters.items() if name not in SETTING_OF}
     if "," in settings.get("port", ""):
-        ports = [port or "5432" for port in settings["port"].split(",")]
+        ports = _ports(settings["port"])
         settings["port"] = ports[0]
         if len(set(ports)) > 1:
             options["port"] = ",".join(ports)
     return ParsedURL(settings, options)
+
+
+def _ports(text: str) -> list[str]:
+    ports = [port or "5432" for port in text.split(",")]
+    if not all(port.isdecimal() and 1 <= int(port) <= 65535 for port in ports):
+        raise MalformedURL(f"has a port that is no number from 1 to 65535; {_ENCODE}")
+    return ports
 
 
 def _normalised(url: str) -> str:

@@ -74,8 +74,13 @@ def _sentence(
 
 def allowed(field: FieldInfo) -> str:
     """Return the words that a setting declares for what it accepts."""
+    return declared(field, "allowed")
+
+
+def declared(field: FieldInfo, what: str) -> str:
+    """Return what `setting_types.setting` was told of a field; empty for another's field."""
     extra = field.json_schema_extra
-    return str(extra["allowed"]) if isinstance(extra, dict) else "see the settings table"
+    return str(extra.get(what, "")) if isinstance(extra, dict) else ""
 
 
 def _shown(key: str, origin: str) -> bool:

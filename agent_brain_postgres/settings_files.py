@@ -15,7 +15,6 @@ logger = logging.getLogger(__name__)
 
 ENV_FILES = (".env.agent-brain", ".env")
 STATE_DIRECTORIES = (Path(".agent-brain"), Path(".claude") / "agent-brain")
-_OURS = ("AGENT_BRAIN_POSTGRES_", "DATABASE_URL")
 
 
 class Places(NamedTuple):
@@ -95,21 +94,27 @@ def _user_directories() -> Iterator[Path]:
 
 
 def _find_env_file(directories: list[Path]) -> Path | None:
+    # Many projects have an .env of their own. One without our variables is not ours, and one with
+    # nothing but a DATABASE_URL may mean the project's own database: an .env.agent-brain in the
+    # state directory knows better.
+    return _first(directories, b"AGENT_BRAIN_POSTGRES_") or _first(directories, b"DATABASE_URL")
+
+
+def _first(directories: list[Path], needed: bytes) -> Path | None:
     for directory in directories:
         for name in ENV_FILES:
             path = directory / name
-            # Many projects have an .env of their own: one without a word for us is not ours.
-            if path.is_file() and (name == ENV_FILES[0] or _speaks_to_us(path)):
+            if path.is_file() and (name == ENV_FILES[0] or needed in _content(path)):
                 return path
     return None
 
 
-def _speaks_to_us(path: Path) -> bool:
+def _content(path: Path) -> bytes:
     try:
-        return any(name.encode() in path.read_bytes() for name in _OURS)
+        return path.read_bytes()
     except OSError as error:
         logger.warning("%s cannot be read (%s) and is ignored", path, error.strerror)
-        return False
+        return b""
 
 
 def read_env_file(path: Path) -> dict[str, str]:

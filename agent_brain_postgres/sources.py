@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from agent_brain_postgres import database_url, settings_files
 from agent_brain_postgres.errors import SettingsError
 from agent_brain_postgres.secret import PREFIX, UnresolvedSecret, resolve_secret
+from agent_brain_postgres.setting_types import switch
 from agent_brain_postgres.settings_errors import ARGUMENT, nearest
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def _origin_of(section: Mapping[str, Any], path: Path | None) -> str:
 
 
 def _is_relative_directory(text: str) -> bool:
-    return text.startswith(".") or (os.sep in text and not Path(text).expanduser().is_absolute())
+    return bool(text) and switch(text) is None and not Path(text).expanduser().is_absolute()
 
 
 def _add_level(
