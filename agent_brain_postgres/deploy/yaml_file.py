@@ -115,9 +115,7 @@ def _section(target: CommentedMap, key: str, root: CommentedMap, source: str) ->
     elif not isinstance(section, CommentedMap):
         raise SettingsError(f"{source}: {key} must be a mapping, not {section!r}")
     elif _occurrences(root, section) > 1:
-        own = CommentedMap()
-        own.add_yaml_merge([(0, section)])
-        target[key] = section = own
+        target[key] = section = CommentedMap(section.items())
     return section
 
 
