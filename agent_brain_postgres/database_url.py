@@ -23,7 +23,7 @@ CONNECTION = ("host", "port", "database", "user", "password")
 
 _SCHEME = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 _ENCODE = (
-    "special characters in the user name and password must be percent-encoded "
+    "special characters in its parts must be percent-encoded "
     "(@ is %40, / is %2F, : is %3A, % is %25)"
 )
 
@@ -70,11 +70,9 @@ def _normalised(url: str) -> str:
             raise MalformedURL("must begin with postgresql:// (or postgresql+<driver>://)")
         return url
     rest = url[scheme.end() :]
-    authority, _, path = rest.partition("/")
-    unencoded = authority.partition("?")[0].count("@") > 1
-    if unencoded or ("@" not in authority and "@" in path.partition("?")[0]):
-        # libpq would take a part of the password for a host, and later messages would show it.
-        raise MalformedURL(f"has a misplaced @: {_ENCODE}")
+    if rest.count("@") > 1 or "@" in rest.partition("/")[2]:
+        # libpq would take a piece of the password for a host, and later messages would show it.
+        raise MalformedURL(f"has an @ that does not end the password: {_ENCODE}")
     return "postgresql://" + rest.replace(" ", "%20")  # newer versions of libpq refuse a space
 
 
@@ -89,13 +87,12 @@ def _libpq(conninfo: str) -> dict[str, str]:
         complaint = str(error)
     # Raised outside the handler: libpq's message may quote the password, and must not stay
     # reachable as the context of ours.
-    raise MalformedURL(_explain(complaint, conninfo))
+    raise MalformedURL(_explain(complaint))
 
 
-def _explain(complaint: str, conninfo: str) -> str:
+def _explain(complaint: str) -> str:
     parameter = re.search(r'invalid URI query parameter: "([a-z_]+)"', complaint)
-    before_query = conninfo.partition("?")[0]
-    if parameter and "@" not in conninfo[len(before_query) :]:
+    if parameter:
         hint = "; use sslmode" if parameter[1] == "ssl" else ""
         return f"has the query parameter {parameter[1]!r}, which libpq does not know{hint}"
     return f"is not a connection string that libpq understands: {_ENCODE}"

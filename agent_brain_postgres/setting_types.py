@@ -23,7 +23,7 @@ def setting(
     `allowed` ends the sentence "allowed: ..." of its errors, and `shown` stands for a default of
     None in the settings table.
     """
-    extra = {"allowed": allowed, "shown": shown}
+    extra: dict[str, Any] = {"allowed": allowed, "shown": shown}
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 

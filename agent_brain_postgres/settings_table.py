@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent_brain_postgres.config import PostgresConfig
 from agent_brain_postgres.settings_errors import declared
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
