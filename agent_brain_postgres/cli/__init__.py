@@ -12,6 +12,14 @@ EXIT_INTERRUPTED = 130
 # Name -> where the click command is. The order is the order of `--help`.
 COMMANDS: dict[str, str] = {
     "demo": "agent_brain_postgres.cli.demo:command",
+    "init": "agent_brain_postgres.cli.init:command",
+    "doctor": "agent_brain_postgres.cli.doctor:command",
+    "template": "agent_brain_postgres.cli.template:command",
+    "enable": "agent_brain_postgres.cli.enable:command",
+    "disable": "agent_brain_postgres.cli.disable:command",
+    "status": "agent_brain_postgres.cli.status:command",
+    "serve": "agent_brain_postgres.cli.serve:command",
+    "migrate": "agent_brain_postgres.cli.migrate:command",
 }
 
 

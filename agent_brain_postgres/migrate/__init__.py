@@ -1,0 +1,1 @@
+"""Copies chunks with their embeddings from the core's own stores into this backend."""
