@@ -42,10 +42,11 @@ def keep(directory: Path, server: int) -> None:
     """Wait until the server ends, or nobody uses it, or its directory is gone; then stop it."""
     socket_directory = _socket_directory(directory)
     while _alive(server):
-        if not (directory / "lock").exists():
+        try:
+            if _stop_if_unused(directory, server):
+                break
+        except FileNotFoundError:
             os.kill(server, signal.SIGQUIT)  # nothing is left to save
-            break
-        if _stop_if_unused(directory, server):
             break
         time.sleep(_SECONDS)
     if socket_directory is not None:
@@ -59,7 +60,7 @@ def _stop_if_unused(directory: Path, server: int) -> bool:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if not _alive(server):
+        if not _alive(server) or not _serves(server, directory):
             return True
         os.kill(server, signal.SIGINT)
         deadline = time.monotonic() + _STOP_SECONDS
@@ -68,10 +69,20 @@ def _stop_if_unused(directory: Path, server: int) -> bool:
         return True
 
 
+def _postmaster_lines(directory: Path) -> list[str]:
+    return os.fsdecode((directory / "data" / "postmaster.pid").read_bytes()).splitlines()
+
+
+def _serves(server: int, directory: Path) -> bool:
+    try:
+        return _postmaster_lines(directory)[:1] == [str(server)]
+    except FileNotFoundError:
+        return False
+
+
 def _socket_directory(directory: Path) -> Path | None:
     """Give the socket's directory when it was made for this server alone."""
-    lines = os.fsdecode((directory / "data" / "postmaster.pid").read_bytes()).splitlines()
-    found = Path(lines[4])
+    found = Path(_postmaster_lines(directory)[4])
     return found if found.name.startswith("agent-brain-postgres-") else None
 
 

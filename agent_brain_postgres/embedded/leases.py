@@ -26,7 +26,7 @@ def exclusively(directory: Path, account: Account) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        _unlock(descriptor)
 
 
 class Lease:
@@ -46,7 +46,7 @@ class Lease:
         except BlockingIOError:
             return False
         finally:
-            os.close(descriptor)
+            _unlock(descriptor)
         return True
 
     def forget(self) -> None:
@@ -54,6 +54,12 @@ class Lease:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _unlock(descriptor: int) -> None:
+    """Release a lock outright: closing would leave it with a child that was forked meanwhile."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _open(path: Path, account: Account) -> int:
