@@ -14,7 +14,7 @@ from agent_brain_postgres import copy_format
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.filters import Filter
 from agent_brain_postgres.lexemes import Analysed, Vocabulary, statistics
-from agent_brain_postgres.pool import Connection, Pool
+from agent_brain_postgres.pool import Connection, Pool, connection_lost
 from agent_brain_postgres.store import Store
 
 if TYPE_CHECKING:
@@ -26,10 +26,16 @@ R = TypeVar("R")
 
 ATTEMPTS = 5  # of a transaction that collided with another
 
+COLLISIONS = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.UniqueViolation,  # another process wrote the same new id first
+)
+
 # Rows of the batch that the store has in exactly this form.
 UNCHANGED: LiteralString = """
 SELECT given.chunk_id
-FROM pg_catalog.unnest(%s::text[], %s::bytea[]) AS given (chunk_id, fingerprint)
+FROM unnest(%s::text[], %s::bytea[]) AS given (chunk_id, fingerprint)
 JOIN {chunks} AS chunk ON chunk.chunk_id = given.chunk_id
 WHERE chunk.fingerprint = given.fingerprint
 """
@@ -195,16 +201,20 @@ async def delete_where(pool: Pool, store: Store, where: Filter) -> int:
 
 
 async def _repeat(pool: Pool, work: Callable[[Connection], Awaitable[R]]) -> R:
-    """Run `work` in a transaction, again when it collided with a concurrent one."""
+    """Run `work` in a transaction, again when it collided or its connection was dead.
+
+    Every write here can be repeated: it leaves the same rows, however often it runs.
+    """
     for attempt in range(1, ATTEMPTS):
         try:
             async with pool.transaction() as connection:
                 return await work(connection)
-        except (
-            psycopg.errors.DeadlockDetected,
-            psycopg.errors.SerializationFailure,
-            psycopg.errors.UniqueViolation,  # another process wrote the same new id first
-        ) as error:
+        except COLLISIONS as error:
             logger.info("attempt %d collided (SQLSTATE %s); repeating", attempt, error.sqlstate)
+        except psycopg.OperationalError as error:
+            if not connection_lost(error) or attempt > 1:
+                raise
+            logger.warning("connection lost (%s); repeating", type(error).__name__)
+            await pool.drop_dead()
     async with pool.transaction() as connection:
         return await work(connection)

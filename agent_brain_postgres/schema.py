@@ -45,7 +45,7 @@ SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vec
 LANGUAGE: LiteralString = """
 SELECT pg_catalog.format('%%I.%%I', n.nspname, c.cfgname)
 FROM pg_catalog.pg_ts_config c JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
-WHERE %(name)s IN (c.cfgname, n.nspname || '.' || c.cfgname)
+WHERE %(name)s::text IN (c.cfgname::text, n.nspname::text || '.' || c.cfgname::text)
 ORDER BY n.nspname <> 'pg_catalog', n.nspname
 LIMIT 1
 """

@@ -7,6 +7,8 @@ container of the shipped compose template with --docker.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -41,9 +43,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> 
 
 
 @pytest.fixture(scope="session")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
     """Conninfo of a server on which databases may be created."""
     if request.config.getoption("--docker"):
         yield request.getfixturevalue("compose_server")
@@ -53,11 +53,14 @@ def server(
         return
     from agent_brain_postgres import embedded
 
-    # The processes of one pytest-xdist run share one server.
-    shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
-    with embedded.start(shared / "postgres", "postgres") as running:
+    # Outside pytest's own folder, which other runs clean up; the processes of one pytest-xdist run
+    # share the server, and the last of them removes it.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+    directory = Path(tempfile.gettempdir()) / f"abp-tests-{run[:12]}"
+    with embedded.start(directory, "postgres") as running:
         yield running.conninfo
+    if not (directory / "data" / "postmaster.pid").exists():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

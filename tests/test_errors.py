@@ -15,7 +15,7 @@ from agent_brain_postgres.errors import ConnectionFailed, connection_failed, tra
     [
         ("SELECT 1/0", "22012"),
         ("SELECT * FROM absent", "a table is missing"),
-        ("SET default_transaction_read_only = on; CREATE TABLE t ()", "read-only"),
+        ("BEGIN READ ONLY; CREATE TABLE t ()", "read-only"),
         ("SET statement_timeout = 1; SELECT pg_sleep(1)", "statement_timeout"),
     ],
 )
