@@ -233,7 +233,7 @@ def test_a_refused_assignment_changes_nothing() -> None:
 
 def test_an_unknown_attribute_cannot_be_assigned() -> None:
     with pytest.raises(ValueError, match="no field"):
-        PostgresConfig().hots = "x"  # type: ignore[attr-defined]
+        PostgresConfig().__setattr__("hots", "x")
 
 
 def test_ef_construction_follows_hnsw_m_unless_it_is_given() -> None:
