@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psycopg
@@ -168,7 +168,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+def translated(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Let only `StorageError`s (and cancellation) leave a coroutine function."""
 
     @functools.wraps(method)
@@ -178,8 +178,6 @@ def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         except (psycopg.Error, PoolTimeout, PoolClosed, TooManyRequests, OSError) as error:
             raise translate(error, method.__name__) from error
 
-    wrapper_any: Any = wrapper
-    wrapper_any.translates_errors = True
     return wrapper
 
 
@@ -211,11 +209,9 @@ _CONNECTION_FAILURES: tuple[tuple[str, bool, str], ...] = (
 def connection_failed(error: Exception, target: str) -> ConnectionFailed:
     """Classify a failed connection attempt to `target` (host, port, database; no secret)."""
     text = " ".join(str(error).split())
-    for mark, waiting_helps, advice in _CONNECTION_FAILURES:
-        if mark in text:
-            break
-    else:
-        waiting_helps, advice = True, "is PostgreSQL running there?"
+    unreachable = ("", True, "is PostgreSQL running there?")
+    matches = (failure for failure in _CONNECTION_FAILURES if failure[0] in text)
+    _, waiting_helps, advice = next(matches, unreachable)
     return ConnectionFailed(
         f"cannot connect to {target}: {advice} ({text})", waiting_helps=waiting_helps
     )

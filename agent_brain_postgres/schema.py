@@ -13,7 +13,7 @@ from psycopg import sql
 from agent_brain_postgres.config import PostgresConfig
 from agent_brain_postgres.errors import PostgresStorageError, SchemaMismatch, SettingsError
 from agent_brain_postgres.pool import Connection
-from agent_brain_postgres.store import Column, Metric, Store
+from agent_brain_postgres.store import Column, Store
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-WORDS = (
-    "vector index search chunk embedding lexeme recall query filter token parser schema table "
-    "column row page cache buffer commit rollback lock thread socket server client stream batch"
-).split()
+WORDS = [
+    *("vector", "index", "search", "chunk", "embedding", "lexeme", "recall", "query", "filter"),
+    *("token", "parser", "schema", "table", "column", "row", "page", "cache", "buffer", "commit"),
+    *("rollback", "lock", "thread", "socket", "server", "client", "stream", "batch"),
+]
 
 
 @dataclass

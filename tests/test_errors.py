@@ -22,7 +22,7 @@ from agent_brain_postgres.errors import ConnectionFailed, connection_failed, tra
 def test_the_sqlstate_chooses_the_advice(dsn: str, statement: str, says: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         with pytest.raises(psycopg.Error) as caught:
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement)
         error = translate(caught.value, "doing")
     assert isinstance(error, StorageError)
     assert error.message.startswith("doing: ")

@@ -30,7 +30,7 @@ SELECT '', count(*), sum(length) FROM agent_brain.chunks HAVING count(*) > 0
 
 def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(dsn) as connection:
-        return connection.execute(statement).fetchall()  # type: ignore[arg-type]
+        return connection.execute(statement).fetchall()
 
 
 def assert_statistics_exact(dsn: str) -> None:

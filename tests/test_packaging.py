@@ -81,7 +81,7 @@ def test_the_sdist_holds_what_builds_and_tests_it(built: Path) -> None:
         names = {name.partition("/")[2] for name in tar.getnames()}
     wanted = {
         "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", TEMPLATE,
-        "templates/docker-compose.postgres.yml", "tests/conftest.py", "agent_brain_postgres/py.typed",
+        "tests/conftest.py", "agent_brain_postgres/py.typed",
     }
     assert wanted <= names
     assert not [n for n in names if "__pycache__" in n or n.startswith((".git/", ".venv", "dist"))]

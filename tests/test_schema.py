@@ -109,7 +109,7 @@ async def test_nothing_is_found_through_the_search_path(
         connection.execute('CREATE SCHEMA "Ext Ension"')
         connection.execute('CREATE EXTENSION vector SCHEMA "Ext Ension"')
         database = conninfo_to_dict(empty_dsn)["dbname"]
-        connection.execute(f'ALTER DATABASE "{database}" SET search_path = nowhere')  # type: ignore[arg-type]
+        connection.execute(f'ALTER DATABASE "{database}" SET search_path = nowhere')
     backend = await make_backend()
     chunks = make_chunks(20)
     await backend.upsert_documents(*chunks)
@@ -145,9 +145,9 @@ async def test_another_language_waits_for_reset(make_backend: MakeBackend) -> No
 async def test_a_user_without_rights_learns_the_one_command(
     empty_dsn: str, make_backend: MakeBackend
 ) -> None:
-    role = "abp_plain_" + conninfo_to_dict(empty_dsn)["dbname"][-12:]  # type: ignore[operator]
+    role = "abp_plain_" + str(conninfo_to_dict(empty_dsn)["dbname"])[-12:]
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {role} LOGIN")  # type: ignore[arg-type]
+        connection.execute(f"CREATE ROLE {role} LOGIN")
     try:
         config = config_for(make_conninfo(empty_dsn, user=role))
         backend = PostgresBackend(config, embedding_dimensions=4)
@@ -156,7 +156,7 @@ async def test_a_user_without_rights_learns_the_one_command(
         assert not backend.is_initialized
     finally:
         with psycopg.connect(empty_dsn, autocommit=True) as connection:
-            connection.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
+            connection.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 2000, 2001, 4000, 4001, 16_000])
