@@ -253,4 +253,5 @@ def to_query(vector: Sequence[float] | NDArray[Any], dimensions: int | None) -> 
     matrix = to_matrix([vector], [0], dimensions or _length(vector, 0))
     if not all(math.isfinite(value) for value in (matrix.min(), matrix.max())):
         raise InvalidInput("the query vector holds NaN or infinity")
-    return matrix[0]
+    query: NDArray[np.float32] = matrix[0]
+    return query

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
-
-if TYPE_CHECKING:
-    from importlib.abc import Traversable
 
 hookspec = pluggy.HookspecMarker("agent_brain")
 
@@ -21,8 +18,8 @@ def agent_brain_storage_backend(
 
 
 @hookspec
-def agent_brain_storage_config_model() -> type[Any]:
-    """Give the pydantic model of the backend's settings."""
+def agent_brain_storage_config_model() -> Any:
+    """Give the pydantic model (a class) of the backend's settings."""
 
 
 @hookspec
@@ -31,5 +28,5 @@ def agent_brain_storage_router(backend: Any) -> Any:
 
 
 @hookspec
-def agent_brain_storage_template() -> Traversable:  # type: ignore[empty-body]
-    """Give the docker-compose template that runs the backend's database."""
+def agent_brain_storage_template() -> Any:
+    """Give the docker-compose template that runs the backend's database, as a `Traversable`."""
