@@ -207,20 +207,19 @@ importlib.metadata.entry_points = lambda **_: ()
         assert printed(run(code, core)) == BUILT_IN
 
 
-class TestPth:
-    @pytest.fixture(scope="class")
-    def python(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """An interpreter of its own, whose site-packages hold the .pth file and nothing else."""
-        directory = tmp_path_factory.mktemp("venv")
-        subprocess.run(
-            [sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True
-        )
-        python = directory / "bin" / "python"
-        found = run("import sysconfig; print(sysconfig.get_path('purelib'))", python=python)
-        site_packages = Path(printed(found))
-        (site_packages / pth.FILE_NAME).write_text(pth.content())
-        return python
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter of its own, whose site-packages hold the .pth file and nothing else."""
+    directory = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
+    python = directory / "bin" / "python"
+    found = run("import sysconfig; print(sysconfig.get_path('purelib'))", python=python)
+    site_packages = Path(printed(found))
+    (site_packages / pth.FILE_NAME).write_text(pth.content())
+    return python
 
+
+class TestPth:
     def test_it_gives_the_core_this_backend(self, core: Path, python: Path) -> None:
         assert printed(run(WHOSE, core, ROOT, SITE_PACKAGES, python=python)) == OURS
 

@@ -1,3 +1,5 @@
+"""What `enable` writes into site-packages, word for word."""
+
 import sys
 
 

@@ -77,6 +77,13 @@ class Cluster:
             dbname=database,
         )
 
+    def plain_login(self) -> dict[str, str]:
+        """Give a login without special characters: the core's own backend mangles those."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("DROP ROLE IF EXISTS plain")
+            connection.execute("CREATE ROLE plain LOGIN SUPERUSER PASSWORD 'plain'")
+        return {"user": "plain", "password": "plain"}
+
     def create_database(self) -> str:
         name = f"t_{secrets.token_hex(6)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:

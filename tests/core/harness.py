@@ -33,10 +33,11 @@ class Project:
     storage: dict[str, Any]
     model: str = "standin-256"
     extra: dict[str, str] = field(default_factory=dict)
+    state_name: str = ".agent-brain"
 
     @property
     def state(self) -> Path:
-        return self.root / ".agent-brain"
+        return self.root / self.state_name
 
     @property
     def docs(self) -> Path:
@@ -45,7 +46,7 @@ class Project:
     @property
     def workdir(self) -> Path:
         """The server's working directory: apart, so that what it drops there is seen."""
-        path = self.root.parent / f"{self.root.name}-cwd"
+        path = self.root.parent / f"{self.root.name}-cwd{self.state_name}"
         path.mkdir(exist_ok=True)
         return path
 
@@ -208,6 +209,8 @@ def running(project: Project, command: Sequence[str] = MODULE) -> Iterator[Serve
 def copy_corpus(target: Path) -> None:
     """Lay out a folder of code and prose: part of the standard library, and three documents."""
     import json as package
+
+    target.mkdir(parents=True, exist_ok=True)
 
     library = Path(package.__file__).parent
     shutil.copytree(library, target / "json", ignore=shutil.ignore_patterns("__pycache__"))

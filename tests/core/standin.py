@@ -39,7 +39,8 @@ def embed(text: str, dimensions: int) -> Vector:
     total = direction("", dimensions) * np.float32(0.1)
     for word, count in counts.items():
         total = total + direction(word, dimensions) * np.float32(1 + np.log(count))
-    return (total / np.linalg.norm(total)).astype(np.float32)
+    unit: Vector = (total / np.linalg.norm(total)).astype(np.float32)
+    return unit
 
 
 def dimensions_of(model: str) -> int:
