@@ -246,8 +246,11 @@ class PostgresConfig(BaseModel):
 
     @property
     def options(self) -> dict[str, str]:
-        """libpq parameters of ``DATABASE_URL`` that are no settings (``connect_timeout``)."""
-        return dict(self._options)
+        """libpq parameters of ``DATABASE_URL`` that are no settings, secrets masked."""
+        return {
+            name: MASK if name in database_url.SECRET_OPTIONS else value
+            for name, value in self._options.items()
+        }
 
     @property
     def embedded_directory(self) -> Path | None:

@@ -20,6 +20,8 @@ SETTING_OF = {
 }
 # A URL speaks for the whole connection: what it leaves out takes the default, not another file's.
 CONNECTION = ("host", "port", "database", "user", "password")
+# Parameters that are no settings of ours and must not be shown either.
+SECRET_OPTIONS = frozenset({"oauth_client_secret", "scram_client_key", "sslpassword"})
 
 _SCHEME = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 _ENCODE = (

@@ -272,6 +272,13 @@ def test_masked_settings_say_only_whether_there_is_a_password() -> None:
     assert PostgresConfig().masked()["password"] is None
 
 
+def test_the_password_of_a_client_key_is_passed_on_but_not_shown() -> None:
+    config = PostgresConfig.from_database_url(f"postgresql://h/d?sslpassword={MARK}")
+    assert config.options == {"sslpassword": "**********"}
+    assert MARK in config.conninfo()
+    assert MARK not in repr(config)
+
+
 # --- the passfile -------------------------------------------------------------------------------
 
 
