@@ -30,7 +30,7 @@ _ENCODE = (
 )
 
 
-class MalformedURL(ValueError):  # noqa: N818 - names the state, as the model's messages do
+class MalformedURL(ValueError):
     """A connection string is malformed; the message never quotes it, as it holds a password."""
 
 

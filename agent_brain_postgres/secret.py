@@ -13,7 +13,7 @@ _CORE_RESOLVER = "agent_brain_server.config.secrets"
 _LONGEST_CHAIN = 5
 
 
-class UnresolvedSecret(ValueError):  # noqa: N818 - names the state, as the model's messages do
+class UnresolvedSecret(ValueError):
     """A reference leads nowhere; the message names the reference, never a value."""
 
 
