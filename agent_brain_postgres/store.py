@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from psycopg import sql
+
+from agent_brain_postgres.estimates import Estimates
 
 Metric = Literal["cosine", "l2", "inner_product"]
 Column = Literal["vector", "halfvec"]
@@ -31,6 +33,7 @@ class Store:
     extension_schema: str = "public"
     pgvector: tuple[int, ...] = (0, 8, 0)
     server_version: int = 160000
+    estimates: Estimates = field(default_factory=Estimates, compare=False, repr=False)
 
     def table(self, name: str) -> sql.Identifier:
         """Name a table (or index) of this store."""
