@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from typing import Any
 
 import click
@@ -78,7 +80,11 @@ def main() -> None:
 
     To see it work on your own files, without Docker, network or API key:
 
+    \b
         agent-brain-postgres demo PATH --query "where are passwords checked"
 
     Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # file names and texts hold anything

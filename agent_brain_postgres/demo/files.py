@@ -41,18 +41,19 @@ class SourceFile:
     digest: str
 
 
-def find_files(root: Path) -> Iterator[Path]:
+def find_files(root: Path, but: Path) -> Iterator[Path]:
     """Walk below `root` (or give the one file that it is), in a stable order.
 
-    Ignored and generated directories are left out silently; links are not followed.
+    Ignored and generated directories, and the directory `but`, are left out silently; links are
+    not followed.
     """
     if root.is_dir():
-        yield from _walk(root, ignore_files_above(root))
+        yield from _walk(root, but, ignore_files_above(root))
     else:
         yield root
 
 
-def _walk(directory: Path, ignore_files: list[IgnoreFile]) -> Iterator[Path]:
+def _walk(directory: Path, but: Path, ignore_files: list[IgnoreFile]) -> Iterator[Path]:
     if own := read_ignore_file(directory):
         ignore_files = [*ignore_files, own]
     try:
@@ -68,8 +69,8 @@ def _walk(directory: Path, ignore_files: list[IgnoreFile]) -> Iterator[Path]:
             continue
         if not is_directory:
             yield path
-        elif not (path / "pyvenv.cfg").exists():
-            yield from _walk(path, ignore_files)
+        elif path != but and not (path / "pyvenv.cfg").exists():
+            yield from _walk(path, but, ignore_files)
 
 
 def read_file(path: Path) -> SourceFile:

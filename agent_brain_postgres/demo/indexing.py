@@ -135,6 +135,6 @@ class Indexing:
         self.summary.removed = await self._backend.delete_by_metadata(where)
 
 
-def list_files(root: Path) -> list[Path]:
-    """Find the files first: a progress bar needs their number."""
-    return list(find_files(root))
+def list_files(root: Path, state: Path) -> list[Path]:
+    """Find the files first, our own aside: a progress bar needs their number."""
+    return list(find_files(root, but=state))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"\w{2,}")
 _SNIPPET_LINES = 3
+_PLACE_WIDTH = 48
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -36,8 +37,8 @@ def results_table(
         pad_edge=False,
     )
     table.add_column("score", justify="right", no_wrap=True, width=5)
-    table.add_column("file:line", overflow="fold", ratio=2)
-    table.add_column("snippet", overflow="ellipsis", no_wrap=True, ratio=4)
+    table.add_column("file:line", overflow="fold", max_width=_PLACE_WIDTH)
+    table.add_column("snippet", overflow="ellipsis", no_wrap=True, ratio=1)
     for result in results:
         offset, snippet = best_lines(result.text, query)
         place = f"{_relative(result.metadata, root)}:{_line(result.metadata, offset)}"
@@ -58,10 +59,13 @@ def best_lines(text: str, query: str) -> tuple[int, str]:
     words = _words(query)
     count = min(_SNIPPET_LINES, len(lines))
 
-    def worth(start: int) -> tuple[int, int]:
-        window = " ".join(lines[start : start + count]).lower()
-        # Equal windows: the one that begins with a line to read, then the earliest.
-        return sum(word in window for word in words), bool(lines[start].strip())
+    def hits(text: str) -> int:
+        return sum(word in text.lower() for word in words)
+
+    def worth(start: int) -> tuple[int, int, bool]:
+        window = " ".join(lines[start : start + count])
+        # Equal windows: the one that begins with a hit, or with a line to read; the earliest.
+        return hits(window), hits(lines[start]), bool(lines[start].strip())
 
     best = max(range(len(lines) - count + 1), key=worth)
     shown = lines[best : best + count]

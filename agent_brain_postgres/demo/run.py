@@ -63,7 +63,7 @@ class Demo:
         backend.validate_embedding_compatibility(
             PROVIDER, MODEL, DIMENSIONS, await backend.get_embedding_metadata()
         )
-        paths = await asyncio.to_thread(list_files, self._root)
+        paths = await asyncio.to_thread(list_files, self._root, self._state)
         indexing = Indexing(backend, embedder, self._root, self._timings)
         bar = Progress(
             TextColumn("{task.description}"),
@@ -79,7 +79,13 @@ class Demo:
             def progress(files: int, _: int) -> None:
                 bar.update(task, advance=files, chunks=indexing.summary.stored)
 
-            summary = await indexing.run(paths, progress)
+            try:
+                summary = await indexing.run(paths, progress)
+            except asyncio.CancelledError:
+                self._console.print(
+                    f"{indexing.summary.stored} chunks are stored; the next run goes on from there."
+                )
+                raise
         await backend.set_embedding_metadata(PROVIDER, MODEL, DIMENSIONS)
         with self._timings.measure("wait for the vector index"):
             await backend.wait_until_indexed()

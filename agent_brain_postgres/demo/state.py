@@ -30,7 +30,7 @@ def state_directory(root: Path, chosen: Path | None, keep: bool) -> Path:
         raise PostgresStorageError(
             f"cannot create {directory}: {error.strerror}; choose another place with --state-dir"
         ) from error
-    return directory
+    return directory.resolve()
 
 
 def _home_of(root: Path) -> Path:

@@ -43,6 +43,8 @@ SETTINGS: dict[str, str] = {
     "effective_cache_size": "1GB",
     "max_connections": "100",
     "max_wal_size": "2GB",
+    "wal_level": "minimal",  # nothing replicates it: index builds need not pass through the log
+    "max_wal_senders": "0",
     "random_page_cost": "1.1",
     "jit": "off",
     "fsync": "on",
@@ -164,6 +166,8 @@ class Cluster:
             *("/bin/sh", "-c", detach, "sh", str(self.log)),
             *(str(self.installation / "bin" / "postgres"), "-D", str(self.data), *arguments),
         )
+        if not started.stdout.strip().isdigit():
+            raise self._failed(f"did not start ({_last_lines(started.stderr)})")
         return self._wait_until_ready(int(started.stdout))
 
     def _wait_until_ready(self, pid: int) -> Postmaster:
