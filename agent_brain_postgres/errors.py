@@ -44,7 +44,7 @@ class PostgresStorageError(StorageError):
         super().__init__(message, backend)
 
 
-class SettingsError(PostgresStorageError):
+class SettingsError(PostgresStorageError, ValueError):
     """A setting is wrong: the message names its source, the key, the value and what is allowed."""
 
 

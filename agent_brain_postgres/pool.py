@@ -7,18 +7,22 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
+from psycopg.sql import Composable
 from psycopg_pool import AsyncConnectionPool
 
 from agent_brain_postgres.config import PostgresConfig
 from agent_brain_postgres.errors import ConnectionFailed, connection_failed
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +30,16 @@ Connection = AsyncConnection[TupleRow]
 R = TypeVar("R")
 
 MAX_BACKOFF = 30.0  # seconds
+
+
+class LoggedCursor(AsyncCursor[TupleRow]):
+    """Log each statement, without its parameters: the setting `debug`."""
+
+    async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        """Run a statement as any cursor does."""
+        text = query.as_string(self) if isinstance(query, Composable) else query
+        logger.debug("statement: %s", " ".join(str(text).split()))
+        return await super().execute(query, *args, **kwargs)
 
 
 class _Adapters(AdaptContext):
@@ -84,6 +98,8 @@ async def _connect_once(config: PostgresConfig, adapters: AdaptersMap | None) ->
 
 def _connection_arguments(config: PostgresConfig, adapters: AdaptersMap | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {"autocommit": True}
+    if config.debug:
+        arguments["cursor_factory"] = LoggedCursor
     if adapters is not None:
         arguments["context"] = _Adapters(adapters)
     if config.pgbouncer:

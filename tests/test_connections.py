@@ -217,3 +217,13 @@ async def test_the_logs_never_show_the_password(
                 await backend.initialize()
     assert secret not in caplog.text
     assert secret not in repr(caught.value) + str(caught.value) + repr(backend.config)
+
+
+async def test_debug_logs_statements_without_their_values(
+    make_backend: MakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = await make_backend(debug=True)
+    with caplog.at_level(logging.DEBUG, "agent_brain_postgres"):
+        await backend.get_by_id("a secret id")
+    assert "SELECT document, metadata FROM" in caplog.text
+    assert "a secret id" not in caplog.text
