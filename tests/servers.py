@@ -108,7 +108,7 @@ class Server:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, how: signal.Signals) -> None:
-        import psutil
+        import psutil  # type: ignore[import-untyped]
 
         assert self._process is not None
         postmaster = psutil.Process(self._process.pid)
@@ -124,8 +124,15 @@ class Server:
 
     def conninfo(self, **parameters: str | int) -> str:
         """Over TCP, as an application connects."""
-        given = {"host": "127.0.0.1", "port": self.port, "user": SUPERUSER, "password": PASSWORD}
-        return make_conninfo(**{**given, "dbname": "postgres", **parameters})
+        given: dict[str, str | int] = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "dbname": "postgres",
+            "user": SUPERUSER,
+            "password": PASSWORD,
+            **parameters,
+        }
+        return make_conninfo("", **given)
 
     def url(self, **parameters: str | int) -> str:
         from urllib.parse import quote

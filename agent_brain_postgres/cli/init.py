@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from agent_brain_postgres import deploy
+from agent_brain_postgres import deploy, embedded
 from agent_brain_postgres.deploy import Mode, Plan
+from agent_brain_postgres.deploy.modes import NAME
+from agent_brain_postgres.embedded.binaries import find_installation
 
 
 def _port(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
@@ -26,8 +28,8 @@ def _port(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the project's files go. [default: the project's .agent-brain/]",
 )
-@click.option("--docker", "docker", is_flag=True, help="A container, run by docker compose.")
-@click.option("--embedded", is_flag=True, help="The bundled PostgreSQL, without Docker.")
+@click.option("--docker", is_flag=True, help="A container, run by docker compose.")
+@click.option("--embedded", "use_embedded", is_flag=True, help="The bundled PostgreSQL, without Docker.")
 @click.option("--database-url", metavar="URL", help="A server that you have; `-`: read from stdin.")
 @click.option(
     "--port",
@@ -42,7 +44,7 @@ def _port(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
 def command(
     state_dir: Path | None,
     docker: bool,
-    embedded: bool,
+    use_embedded: bool,
     database_url: str | None,
     port: int | None,
     force: bool,
@@ -54,11 +56,11 @@ def command(
     section of config.yaml, in the project's state directory. Shows every change and asks first.
     Run again, it changes nothing; in particular it keeps the password.
     """
-    if docker + embedded + (database_url is not None) > 1:
+    if docker + use_embedded + (database_url is not None) > 1:
         raise click.UsageError("choose one of --docker, --embedded and --database-url")
-    if port is not None and (embedded or database_url is not None):
+    if port is not None and (use_embedded or database_url is not None):
         raise click.UsageError("--port is for the container; it goes with --docker only")
-    mode: Mode | None = "docker" if docker or port else "embedded" if embedded else None
+    mode: Mode | None = "docker" if docker or port else "embedded" if use_embedded else None
     directory = (state_dir or deploy.state_directory()).expanduser().absolute()
     with deploy.locked(deploy.compose_project(directory)):
         url = _url(database_url)
@@ -75,11 +77,13 @@ def _url(given: str | None) -> str | None:
 def _carry_out(plan: Plan, *, force: bool, yes: bool) -> None:
     try:
         if plan.mode == "embedded":
-            _check_embedded()
+            find_installation()
         _write(plan, force=force, yes=yes)
     except BaseException:
         plan.abandon()
         raise
+    if plan.mode == "embedded":
+        _create_database(plan)
     for note in plan.notes:
         click.secho(f"Note: {note}", fg="yellow")
     first, *others = plan.next_commands()
@@ -88,10 +92,11 @@ def _carry_out(plan: Plan, *, force: bool, yes: bool) -> None:
         click.echo(f"Then: {other}")
 
 
-def _check_embedded() -> None:
-    from agent_brain_postgres.embedded.binaries import find_installation
-
-    find_installation()
+def _create_database(plan: Plan) -> None:
+    """Create the embedded server's data; it runs only while someone uses it."""
+    if not (plan.embedded_directory / "data").exists():
+        click.echo(f"Creating a database in {plan.embedded_directory}")
+    embedded.start(plan.embedded_directory, NAME).close()
 
 
 def _write(plan: Plan, *, force: bool, yes: bool) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agent_brain_postgres.deploy import env_file, files, ports
 from agent_brain_postgres.deploy.modes import Mode
+from agent_brain_postgres.deploy.state import state_directory
 from agent_brain_postgres.deploy.template import COMPOSE_NAME
 
 CONFIG_NAME = "config.yaml"
@@ -104,6 +105,11 @@ class Plan:
         if self.port_is_new:
             ports.release(self.state_dir)
 
+    @property
+    def embedded_directory(self) -> Path:
+        """Where the embedded server keeps its data, unless the settings name a directory."""
+        return self.state_dir / "postgres"
+
     def next_commands(self) -> tuple[str, ...]:
         """Say what to type next, relative to the working directory."""
         return tuple(self._commands())
@@ -113,7 +119,10 @@ class Plan:
             environment = _shown(self.state_dir / env_file.NAME)
             compose = _shown(self.state_dir / COMPOSE_NAME)
             yield f"docker compose --env-file {environment} --file {compose} up --detach --wait"
-        yield "agent-brain-postgres doctor"
+        found = state_directory()
+        elsewhere = found.resolve() != self.state_dir.resolve()
+        here = f"AGENT_BRAIN_STATE_DIR={_shown(self.state_dir)} " if elsewhere else ""
+        yield f"{here}agent-brain-postgres doctor"
 
 
 def _shown(path: Path) -> str:

@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg_pool import PoolTimeout
 
-from agent_brain_postgres import indexing
+from agent_brain_postgres import index_state
 from agent_brain_postgres.errors import StorageError, connection_failed, translate
 from agent_brain_postgres.pool import Connection, Pool, connection_lost
 from agent_brain_postgres.store import Store
@@ -109,11 +109,12 @@ def target(pool: Pool) -> str:
 
 async def _examine(connection: Connection, store: Store) -> Answer:
     facts = await _facts(connection, store)
-    index = await indexing.state(connection, store)
+    state = await index_state.read(connection, store)
+    index = {"kind": state.kind, "state": state.state, "progress": state.progress}
     if facts["read_only"]:
         reason = "the database is read-only: searches work, indexing does not"
         return Answer("degraded", reason, facts, index)
-    if index.get("state") == "invalid":
+    if state.state == "invalid":
         reason = "the vector index is invalid and unused: run `agent-brain-postgres doctor --fix`"
         return Answer("degraded", reason, facts, index)
     return Answer(facts=facts, index=index)
