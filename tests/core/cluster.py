@@ -107,7 +107,7 @@ class Cluster:
             text=True,
         )
         if done.returncode:
-            log = self.log.read_text() if self.log.exists() else ""
+            log = self.log.read_text()[-2000:] if self.log.exists() else ""
             raise RuntimeError(f"{program} {arguments[0]} failed: {done.stdout or ''}{log}")
 
 

@@ -160,12 +160,11 @@ class TestIndex:
         assert job["status"] == "done", job
         assert api.count() == before
 
-    def test_a_folder_is_removed_with_its_chunks(
-        self, api: Api, folder: Path, indexed: dict[str, Any]
-    ) -> None:
+    def test_a_folder_is_removed_with_its_chunks(self, api: Api, folder: Path) -> None:
+        before = api.count()
         answer = api.remove_folder(folder)
         assert answer["chunks_deleted"] == 3
-        assert api.count() == indexed["total_chunks"]
+        assert api.count() == before - 3
         assert "walrus.md" not in sources(api.query("walrus", mode="bm25"))
 
     def test_repeated_jobs_leak_no_connections(
@@ -269,7 +268,7 @@ class TestHealth:
         assert api.get("/health/config")["storage_backend"] == "postgres"
 
     def test_status_counts_the_chunks(self, api: Api, indexed: dict[str, Any]) -> None:
-        assert api.get("/health/status")["total_chunks"] == indexed["total_chunks"]
+        assert api.get("/health/status")["total_chunks"] == api.count() > 100
 
     def test_postgres_shows_the_real_pool_and_server(
         self, api: Api, cluster: Cluster, project: Project, indexed: Any
