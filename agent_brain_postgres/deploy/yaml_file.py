@@ -11,11 +11,14 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.util import load_yaml_guess_indent
 
 from agent_brain_postgres.errors import SettingsError
 
 _FIRST_INDENTED_KEY = re.compile(r"^( +)[^\s#-][^\n]*:", re.MULTILINE)
+# A key whose value is a list: how far its dashes are indented is a matter of taste.
+_FIRST_LIST = re.compile(
+    r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*( *)-[ \n]", re.MULTILINE
+)
 
 
 def merged(text: str, settings: Mapping[str, Any], source: str = "config.yaml") -> str:
@@ -65,14 +68,9 @@ def _yaml(text: str) -> YAML:
     yaml.preserve_quotes = True
     yaml.width = 1_000_000
     yaml.explicit_start = any(line.rstrip() == "---" for line in text.split("\n"))
-    try:
-        _, sequence, offset = load_yaml_guess_indent(text)
-    except YAMLError:
-        return yaml
-    indented = _FIRST_INDENTED_KEY.search(text)
-    yaml.indent(
-        mapping=len(indented[1]) if indented else 2, sequence=sequence or 2, offset=offset or 0
-    )
+    key, dash = _FIRST_INDENTED_KEY.search(text), _FIRST_LIST.search(text)
+    offset = max(0, len(dash[2]) - len(dash[1])) if dash else 0
+    yaml.indent(mapping=len(key[1]) if key else 2, sequence=offset + 2, offset=offset)
     return yaml
 
 
