@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections import defaultdict
+import sys
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -24,7 +27,11 @@ logger = logging.getLogger(__name__)
 MAX_POSITION = 16383
 MAX_POSITIONS = 255  # of one lexeme
 MAX_BYTES = (1 << 20) - 1
-_LABELS = {"A": 3, "B": 2, "C": 1}
+_A, _B, _C = 3 << 14, 2 << 14, 1 << 14  # labels, as they stand before a position
+_NEAR_THE_END = MAX_POSITION - 2_000  # no token takes that many
+_number = struct.Struct("!i").pack
+_one_count = struct.Struct("!xH").pack
+_one = lru_cache(maxsize=1 << 14)(struct.Struct("!xHH").pack)
 _A_KEYS = ("symbol_name", "file_name", "title")
 _B_KEYS = ("heading_path", "section_title", "section_summary", "docstring")
 
@@ -36,6 +43,14 @@ _LEXEMES = """
           FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS word) AS words
 """
 """Words to lexemes; a word that the server's parser cannot see at all is its own lexeme."""
+
+
+async def lexemes_of(
+    conn: psycopg.AsyncConnection[Any], language: str, words: Iterable[str]
+) -> dict[str, list[str]]:
+    """Ask the server for the lexemes of words."""
+    cursor = await conn.execute(_LEXEMES, (language, list(words)))
+    return dict(await cursor.fetchall())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,40 @@ class Analysed:
     """Lexeme -> occurrences."""
 
 
+# A token as the language sees it: (lexeme, offset) in the order of the offsets, the positions it
+# takes, and how many of its words count for the length of a text.
+_Entry = tuple[tuple[tuple[str, int], ...], int, int]
+_Fields = list[tuple[int, list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Texts cut into tokens, and what is known of those; shared with no other batch's clearing."""
+
+    fields: list[_Fields]
+    entries: dict[str, _Entry]
+    lexemes: dict[str, list[str]]
+    new: dict[str, Token]
+
+    def unknown(self) -> list[str]:
+        """List the words that the server must be asked about."""
+        words = {w.text for token in self.new.values() for w in token.words if not w.literal}
+        return list(words - self.lexemes.keys())
+
+    def resolve(self) -> None:
+        """Turn the new tokens into entries."""
+        for text, token in self.new.items():
+            found: dict[tuple[str, int], None] = {}
+            length = 0
+            for word in token.words:
+                lexemes = (word.text,) if word.literal else self.lexemes[word.text]
+                length += bool(lexemes) and not word.compound
+                for lexeme in lexemes:
+                    found[lexeme, word.offset] = None
+            entries = tuple(sorted(found, key=_offset))
+            self.entries[text] = (entries, token.positions, length)
+
+
 class Vocabulary:
     """What the server made of each word so far, for one language."""
 
@@ -59,7 +108,7 @@ class Vocabulary:
         self.truncated = 0
         """Chunks indexed by their head only, since the start."""
         self._lexemes: dict[str, list[str]] = {}
-        self._tokens: dict[str, Token] = {}
+        self._entries: dict[str, _Entry] = {}
 
     async def analyse(
         self,
@@ -68,11 +117,10 @@ class Vocabulary:
         metadatas: Sequence[Mapping[str, Any]],
     ) -> list[Analysed]:
         """Analyse a batch; one statement on `conn` when it has words not met before."""
-        fields, unknown = await asyncio.to_thread(self._read, documents, metadatas)
+        reading, unknown = await asyncio.to_thread(self._read, documents, metadatas)
         if unknown:
-            cursor = await conn.execute(_LEXEMES, (self.language, unknown))
-            self._lexemes.update(await cursor.fetchall())
-        result, cut = await asyncio.to_thread(self._build, fields)
+            reading.lexemes.update(await lexemes_of(conn, self.language, unknown))
+        result, cut = await asyncio.to_thread(_build, reading)
         if cut:
             self.truncated += cut
             logger.warning(
@@ -82,79 +130,108 @@ class Vocabulary:
 
     def _read(
         self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
-    ) -> tuple[Any, list[str]]:
-        if len(self._tokens) > self.limit:
-            self._tokens, self._lexemes = {}, {}
+    ) -> tuple[_Reading, list[str]]:
+        if len(self._entries) > self.limit:
+            self._entries, self._lexemes = {}, {}
         fields = [
-            [("A", tokens(_field(m, _A_KEYS))), ("B", tokens(_field(m, _B_KEYS))), ("C", tokens(d))]
+            [
+                (_A, tokens(_field(m, _A_KEYS))),
+                (_B, tokens(_field(m, _B_KEYS))),
+                (_C, tokens(d)),
+            ]
             for d, m in zip(documents, metadatas, strict=True)
         ]
-        new = {t for f in fields for _, ts in f for t in ts} - self._tokens.keys()
-        self._tokens.update((t, analyse(t)) for t in new)
-        # All tokens of the batch, not the new ones: another batch may have forgotten the words meanwhile.
-        words = {
-            w.text
-            for f in fields
-            for _, ts in f
-            for t in ts
-            for w in self._tokens[t].words
-            if not w.literal
-        }
-        return fields, list(words - self._lexemes.keys())
-
-    def _build(self, fields: Any) -> tuple[list[Analysed], int]:
-        built = [self._one(f) for f in fields]
-        return [a for a, _ in built], sum(cut for _, cut in built)
-
-    def _one(self, fields: list[tuple[str, list[str]]]) -> tuple[Analysed, bool]:
-        positions: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        at, length = 1, 0
-        for label, ts in fields:
-            for t in ts:
-                token = self._tokens[t]
-                for word in token.words:
-                    lexemes = [word.text] if word.literal else self._lexemes[word.text]
-                    length += bool(lexemes) and not word.compound
-                    for lexeme in lexemes:
-                        positions[lexeme].append(
-                            (min(at + word.offset, MAX_POSITION), _LABELS[label])
-                        )
-                at += token.positions
-            at += 2 if ts else 0  # no phrase reaches from one field into the next
-        return _pack(positions, length)
+        new: set[str] = set()
+        for chunk in fields:
+            for _, found in chunk:
+                new.update(found)
+        new -= self._entries.keys()
+        reading = _Reading(fields, self._entries, self._lexemes, {t: analyse(t) for t in new})
+        return reading, reading.unknown()
 
 
-def _pack(positions: Mapping[str, list[tuple[int, int]]], length: int) -> tuple[Analysed, bool]:
-    parts, size, kept = [], 0, {}
+def _offset(entry: tuple[str, int]) -> int:
+    return entry[1]
+
+
+def _build(reading: _Reading) -> tuple[list[Analysed], int]:
+    reading.resolve()
+    built = [_pack(*_place(reading.entries, fields)) for fields in reading.fields]
+    return [analysed for analysed, _ in built], sum(cut for _, cut in built)
+
+
+def _place(
+    entries: Mapping[str, _Entry], fields: _Fields
+) -> tuple[dict[str, list[int]], int]:
+    """Collect the positions of every lexeme, label included, ascending; and the length.
+
+    The inner loop runs a few hundred times a chunk: it is what ingest costs the client.
+    """
+    positions: dict[str, list[int]] = defaultdict(list)
+    at, length = 1, 0
+    for label, found in fields:
+        for lexemes, taken, counted in map(entries.__getitem__, found):
+            if at >= _NEAR_THE_END:
+                _place_late(positions, lexemes, label, at)
+            else:
+                start = at | label
+                for lexeme, offset in lexemes:
+                    positions[lexeme].append(start + offset)
+            length += counted
+            at += taken
+        at += 2 if found else 0  # no phrase reaches from one field into the next
+    return positions, length
+
+
+def _place_late(
+    positions: dict[str, list[int]], lexemes: Iterable[tuple[str, int]], label: int, at: int
+) -> None:
+    """Place lexemes where positions run out: all that follow share the last one."""
+    for lexeme, offset in lexemes:
+        position = min(at + offset, MAX_POSITION)
+        so_far = positions[lexeme]
+        if not so_far or so_far[-1] & MAX_POSITION < position:
+            so_far.append(position | label)
+
+
+def _pack(positions: Mapping[str, list[int]], length: int) -> tuple[Analysed, bool]:
+    """Write PostgreSQL's binary form, as much of it as the type can hold."""
+    parts = [b""]
+    add = parts.append
+    size, counts = 0, {}
     for lexeme, found in positions.items():
         name = lexeme.encode("utf-8", "replace")
-        distinct = sorted(dict(found).items())[:MAX_POSITIONS]
-        size += len(name) + 3 + 2 * len(distinct)
+        count = min(len(found), MAX_POSITIONS)
+        size += len(name) + 3 + 2 * count
         if size > MAX_BYTES or len(name) > 2046:
             break
-        kept[lexeme] = len(distinct)
-        parts.append(
-            name
-            + struct.pack(
-                f"!xH{len(distinct)}H", len(distinct), *(p | (w << 14) for p, w in distinct)
-            )
-        )
-    return Analysed(struct.pack("!i", len(parts)) + b"".join(parts), length, kept), len(kept) < len(
-        positions
-    )
+        add(name)
+        add(_one(1, found[0]) if count == 1 else _several(found[:count]))
+        counts[lexeme] = count
+    parts[0] = _number(len(counts))
+    return Analysed(b"".join(parts), length, counts), len(counts) < len(positions)
 
 
-def statistics(batch: Iterable[Analysed]) -> dict[str, tuple[int, int]]:
+def _several(positions: list[int]) -> bytes:
+    packed = array("H", positions)
+    if sys.byteorder == "little":
+        packed.byteswap()
+    return _one_count(len(positions)) + packed.tobytes()
+
+
+def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
     """Document frequency and occurrences of each lexeme in a batch; under '' the chunks and their total length."""
-    chunks: dict[str, int] = defaultdict(int)
-    occurrences: dict[str, int] = defaultdict(int)
+    chunks: Counter[str] = Counter()
+    more: Counter[str] = Counter()
     for analysed in batch:
-        chunks[""] += 1
-        occurrences[""] += analysed.length
+        chunks.update(analysed.lexemes.keys())  # counts at C speed
         for lexeme, count in analysed.lexemes.items():
-            chunks[lexeme] += 1
-            occurrences[lexeme] += count
-    return {lexeme: (n, occurrences[lexeme]) for lexeme, n in chunks.items()}
+            if count > 1:
+                more[lexeme] += count - 1
+    result = {lexeme: (n, n + more.get(lexeme, 0)) for lexeme, n in chunks.items()}
+    if batch:
+        result[""] = (len(batch), sum(analysed.length for analysed in batch))
+    return result
 
 
 def _field(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:

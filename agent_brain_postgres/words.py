@@ -136,6 +136,25 @@ def analyse(token: str) -> Token:
     return Token(tuple(words), position)
 
 
+def names(text: str) -> Iterator[tuple[str, tuple[Word, ...]]]:
+    """Find the words and names of a text as they stand in it, each with the words it holds."""
+    for token in tokens(text):
+        yield from _names(token)
+
+
+@lru_cache(maxsize=1 << 12)
+def _names(token: str) -> tuple[tuple[str, tuple[Word, ...]], ...]:
+    shape = _shape(token)
+    found = [(m.start(), token[m.start() : m.end()]) for m in _NAME.finditer(shape)]
+    if len(found) == 1:
+        return ((found[0][1], analyse(token).words),)
+    whole = [word for word in analyse(token).words if word.text in token.lower() and "." in word.text or "/" in word.text]
+    named = [(name, analyse(name).words) for _, name in found]
+    if whole:
+        named.append((token.strip("./"), tuple(whole)))
+    return tuple(named)
+
+
 def _parts(shape: str, start: int, end: int) -> list[tuple[int, int]]:
     parts = [m.span() for m in _PART.finditer(shape, start, end)]
     digits = sum(shape[a].isdigit() for a, _ in parts)
@@ -146,7 +165,7 @@ def _parts(shape: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _compound(text: str, offset: int) -> Word:
-    return Word(text.lower()[:MAX_WORD], offset, literal=_has_digit(text), compound=True)
+    return Word(text.lower()[:MAX_WORD], offset, literal=True, compound=True)
 
 
 def _has_digit(text: str) -> bool:
