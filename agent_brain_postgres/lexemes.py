@@ -28,7 +28,6 @@ MAX_POSITION = 16383
 MAX_POSITIONS = 255  # of one lexeme
 MAX_BYTES = (1 << 20) - 1
 _A, _B, _C = 3 << 14, 2 << 14, 1 << 14  # labels, as they stand before a position
-_NEAR_THE_END = MAX_POSITION - 2_000  # no token takes that many
 _number = struct.Struct("!i").pack
 _one_count = struct.Struct("!xH").pack
 _one = lru_cache(maxsize=1 << 14)(struct.Struct("!xHH").pack)
@@ -171,7 +170,7 @@ def _place(
     at, length = 1, 0
     for label, found in fields:
         for lexemes, taken, counted in map(entries.__getitem__, found):
-            if at >= _NEAR_THE_END:
+            if at + taken > MAX_POSITION:
                 _place_late(positions, lexemes, label, at)
             else:
                 start = at | label

@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 MAX_WORD = 200
 """Characters of a word or compound that count; a run without a break (base64, minified code) is cut here."""
@@ -43,8 +43,7 @@ _ALTERNATIONS = 6
 """Changes between letters and digits within a name above which it is a hash or key, not words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One word of a token, lower case."""
 
     text: str
@@ -56,8 +55,7 @@ class Word:
     """True: made of other words of the token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """The words of one token and the number of positions it takes."""
 
     words: tuple[Word, ...]
