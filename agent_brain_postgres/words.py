@@ -146,7 +146,7 @@ def _names(token: str) -> tuple[tuple[str, tuple[Word, ...]], ...]:
     found = [(m.start(), token[m.start() : m.end()]) for m in _NAME.finditer(shape)]
     if len(found) == 1:
         return ((found[0][1], analyse(token).words),)
-    whole = [word for word in analyse(token).words if word.text in token.lower() and "." in word.text or "/" in word.text]
+    whole = [word for word in analyse(token).words if not _PART.fullmatch(word.text)]
     named = [(name, analyse(name).words) for _, name in found]
     if whole:
         named.append((token.strip("./"), tuple(whole)))
