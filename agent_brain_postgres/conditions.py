@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 # Up to here "one of" is an OR of containments, each served by the GIN index; above, a hash table.
-FEW_VALUES = 32
+FEW_VALUES = 64
 # PostgreSQL takes 65,535 parameters a statement; planning has become slow long before.
 MAX_PARAMETERS = 20_000
 
