@@ -36,9 +36,14 @@ def find() -> Places:
 def find_yaml() -> Path | None:
     """Return the configuration file that the core would read."""
     named = os.environ.get("AGENT_BRAIN_CONFIG")
-    if named and not Path(named).exists():
+    if named and not _is_there(Path(named)):
         logger.warning("AGENT_BRAIN_CONFIG names a file that does not exist: %s", named)
-    return next((path for path in _yaml_candidates(named) if path.exists()), None)
+    return next((path for path in _yaml_candidates(named) if _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    # Unlike Path.exists(), no error for a directory that we may not look into.
+    return os.access(path, os.F_OK)
 
 
 def _yaml_candidates(named: str | None) -> Iterator[Path]:
@@ -60,7 +65,7 @@ def find_state_directory() -> Path | None:
     if state := _state_variable():
         return Path(state)
     candidates = (above / state for above in _upwards() for state in STATE_DIRECTORIES)
-    return next((path for path in candidates if path.is_dir()), None)
+    return next((path for path in candidates if _is_there(path) and path.is_dir()), None)
 
 
 def user_data_directory() -> Path:
@@ -104,7 +109,7 @@ def _first(directories: list[Path], needed: bytes) -> Path | None:
     for directory in directories:
         for name in ENV_FILES:
             path = directory / name
-            if path.is_file() and (name == ENV_FILES[0] or needed in _content(path)):
+            if _is_there(path) and path.is_file() and (name == ENV_FILES[0] or needed in _content(path)):
                 return path
     return None
 

@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -126,6 +128,17 @@ def test_a_word_of_an_identifier_finds_it(demo: Demo) -> None:
     assert "src/server.py" in output.split("Keyword · ")[1].split("Hybrid · ")[0]
 
 
+def test_at_a_terminal_it_asks_until_an_empty_line(folder: Path, state: Path) -> None:
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, b"tomatoes\nbackups\n\n")
+    with start_process(folder, state, stdin=terminal) as process:
+        output, errors = process.communicate(timeout=60)
+    os.close(keyboard)
+    os.close(terminal)
+    assert (process.returncode, errors) == (0, "")
+    assert output.count("Keyword · ") == 2
+
+
 def test_several_queries_are_all_answered(demo: Demo) -> None:
     output = demo("--query", "tomatoes", "--query", "backup job").output
     assert output.count("Vector · ") == 2
@@ -225,14 +238,36 @@ def test_files_with_odd_contents_and_names_are_indexed(demo: Demo, folder: Path)
     assert "[red]bracket.txt:1" in output
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_files_and_directories_are_skipped_and_counted(
-    demo: Demo, folder: Path
-) -> None:
-    (folder / "secret.txt").write_text("no")
-    (folder / "secret.txt").chmod(0)
-    (folder / "closed").mkdir(mode=0)
-    assert "2 unreadable" in " ".join(demo().output.split())
+def test_unreadable_files_and_directories_are_skipped_and_counted() -> None:
+    with reachable_directory() as outside:
+        folder = outside / "folder"
+        folder.mkdir()
+        (folder / "open.txt").write_text("yes")
+        (folder / "secret.txt").write_text("no")
+        (folder / "secret.txt").chmod(0)
+        (folder / "closed").mkdir(mode=0)
+        options: dict[str, Any] = {}
+        if os.geteuid() == 0:  # who reads everything
+            options = {"user": "nobody", "extra_groups": []}
+            subprocess.run(["chown", "-R", "nobody", outside], check=True)
+        trial = [sys.executable, "-c", "import agent_brain_postgres"]
+        if subprocess.run(trial, cwd="/", check=False, **options).returncode:
+            pytest.skip("this Python is not readable for other users")
+        with start_process(folder, outside / "state", cwd="/", **options) as process:
+            output, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+        assert "2 unreadable" in " ".join(output.split())
+
+
+@contextlib.contextmanager
+def reachable_directory() -> Iterator[Path]:
+    """Make a directory that every user can reach, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="abp-test-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        subprocess.run(["rm", "-rf", path], check=False)
 
 
 def test_one_file_can_be_the_path(demo: Demo, folder: Path, state: Path) -> None:
@@ -286,15 +321,13 @@ def test_ctrl_c_while_the_store_is_created_stops_cleanly_too(
     assert again.returncode == 0
 
 
-def start_process(folder: Path, state: Path) -> subprocess.Popen[str]:
+def start_process(folder: Path, state: Path, **options: Any) -> subprocess.Popen[str]:
     arguments = ["demo", str(folder), "--state-dir", str(state)]
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen(
-        [sys.executable, "-m", "agent_brain_postgres", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-W", "error", "-m", "agent_brain_postgres", *arguments],
+        **{"stdin": subprocess.DEVNULL, **pipes, "start_new_session": True, **options},
         text=True,
-        start_new_session=True,
     )
 
 

@@ -69,7 +69,7 @@ def _walk(directory: Path, but: Path, ignore_files: list[IgnoreFile]) -> Iterato
             continue
         if not is_directory:
             yield path
-        elif path != but and not (path / "pyvenv.cfg").exists():
+        elif path != but and not os.access(path / "pyvenv.cfg", os.F_OK):
             yield from _walk(path, but, ignore_files)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_ignore_file(directory: Path) -> IgnoreFile | None:
 def ignore_files_above(directory: Path) -> list[IgnoreFile]:
     """Read the `.gitignore` files from the root of the git repository down to the parent."""
     for count, ancestor in enumerate((directory, *directory.parents)):
-        if (ancestor / ".git").exists():
+        if os.access(ancestor / ".git", os.F_OK):
             between = reversed(directory.parents[:count])
             return [found for parent in between if (found := read_ignore_file(parent))]
     return []
