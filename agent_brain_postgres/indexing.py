@@ -80,9 +80,11 @@ class Indexer:
 
     async def _stop_task(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
+        # Before Python 3.12 `asyncio.wait_for` swallows a cancellation that comes together with its
+        # result, so once may not be enough.
+        while task is not None and not task.done():
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=0.5)
 
     def written(self, store: Store, rows: int) -> None:
         """Take note of rows that were written."""
