@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -13,7 +14,7 @@ from psycopg import sql
 from agent_brain_postgres import copy_format
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.filters import Filter
-from agent_brain_postgres.lexemes import Analysed, Vocabulary, statistics
+from agent_brain_postgres.lexemes import Analysed, Counts, Reading, Vocabulary
 from agent_brain_postgres.pool import Connection, Pool, connection_lost
 from agent_brain_postgres.store import Store
 
@@ -113,19 +114,46 @@ async def _changed(connection: Connection, store: Store, batch: Batch) -> list[i
 async def _copy(
     connection: Connection, store: Store, vocabulary: Vocabulary, batch: Batch
 ) -> None:
-    totals: dict[str, tuple[int, int]] = {}
-    for block in batch.blocks():
-        analysed = await vocabulary.analyse(
-            connection,
-            [batch.documents[i] for i in block],
-            [batch.metadatas[i] for i in block],
-        )
-        data = await asyncio.to_thread(_encode_chunks, store, batch, block, analysed)
-        await _copy_bytes(connection, _named(COPY_CHUNKS, store), data)
-        for lexeme, (chunks, occurrences) in statistics(analysed).items():
-            so_far = totals.get(lexeme, (0, 0))
-            totals[lexeme] = (so_far[0] + chunks, so_far[1] + occurrences)
-    await _copy_bytes(connection, _named(COPY_STATISTICS, store), _encode_statistics(totals))
+    """Copy the chunks in, block by block: the client analyses one while the server stores another."""
+    totals = Counts()
+    statement = _named(COPY_CHUNKS, store)
+    blocks = [*batch.blocks()]
+    reading = await asyncio.to_thread(_read, vocabulary, batch, blocks[0])
+    await vocabulary.learn(connection, reading)
+    copying: asyncio.Task[None] | None = None
+    try:
+        for block, following in zip_longest(blocks, blocks[1:]):
+            data = await asyncio.to_thread(
+                _encode_block, store, vocabulary, batch, block, reading, totals
+            )
+            if following is not None:
+                reading = await asyncio.to_thread(_read, vocabulary, batch, following)
+            if copying is not None:
+                await copying
+            if following is not None:
+                await vocabulary.learn(connection, reading)
+            copying = asyncio.create_task(_copy_bytes(connection, statement, data))
+        if copying is not None:
+            await copying
+    finally:
+        if copying is not None:
+            copying.cancel()
+            await asyncio.wait([copying])
+    data = await asyncio.to_thread(_encode_statistics, totals)
+    await _copy_bytes(connection, _named(COPY_STATISTICS, store), data)
+
+
+def _read(vocabulary: Vocabulary, batch: Batch, block: range) -> Reading:
+    return vocabulary.read(batch.documents[block.start:block.stop], batch.metadatas[block.start:block.stop])
+
+
+def _encode_block(
+    store: Store, vocabulary: Vocabulary, batch: Batch, block: range, reading: Reading,
+    totals: Counts,
+) -> bytes:
+    analysed = vocabulary.build(reading)
+    totals.add(analysed)
+    return b"".join(_encode_chunks(store, batch, block, analysed))
 
 
 def _encode_chunks(
@@ -149,19 +177,19 @@ def _encode_chunks(
     return [copy_format.HEADER, *rows, copy_format.TRAILER]
 
 
-def _encode_statistics(totals: dict[str, tuple[int, int]]) -> list[bytes]:
+def _encode_statistics(totals: Counts) -> bytes:
     rows = [
         copy_format.copy_row(
             (lexeme.encode(), copy_format.int8(chunks), copy_format.int8(occurrences))
         )
-        for lexeme, (chunks, occurrences) in totals.items()
+        for lexeme, chunks, occurrences in totals.rows()
     ]
-    return [copy_format.HEADER, *rows, copy_format.TRAILER]
+    return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])
 
 
-async def _copy_bytes(connection: Connection, statement: sql.Composed, data: list[bytes]) -> None:
+async def _copy_bytes(connection: Connection, statement: sql.Composed, data: bytes) -> None:
     async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        await copy.write(b"".join(data))
+        await copy.write(data)
 
 
 async def _merge_pending(pool: Pool, store: Store) -> None:

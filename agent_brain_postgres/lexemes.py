@@ -13,7 +13,7 @@ import struct
 import sys
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -68,34 +68,36 @@ class Analysed:
 # takes, and how many of its words count for the length of a text.
 _Entry = tuple[tuple[tuple[str, int], ...], int, int]
 _Fields = list[tuple[int, list[str]]]
+# A token as `words` cuts it, in plain tuples: the garbage collector stops following those.
+_Cut = tuple[tuple[tuple[str, int, bool, bool], ...], int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class Reading:
     """Texts cut into tokens, and what is known of those; shared with no other batch's clearing."""
 
     fields: list[_Fields]
     entries: dict[str, _Entry]
     lexemes: dict[str, list[str]]
-    new: dict[str, Token]
+    new: dict[str, _Cut]
 
     def unknown(self) -> list[str]:
         """List the words that the server must be asked about."""
-        words = {w.text for token in self.new.values() for w in token.words if not w.literal}
+        words = {text for cut, _ in self.new.values() for text, _, literal, _ in cut if not literal}
         return list(words - self.lexemes.keys())
 
     def resolve(self) -> None:
         """Turn the new tokens into entries."""
-        for text, token in self.new.items():
+        for text, (cut, positions) in self.new.items():
             found: dict[tuple[str, int], None] = {}
             length = 0
-            for word in token.words:
-                lexemes = (word.text,) if word.literal else self.lexemes[word.text]
-                length += bool(lexemes) and not word.compound
+            for word, offset, literal, compound in cut:
+                lexemes = (word,) if literal else self.lexemes[word]
+                length += bool(lexemes) and not compound
                 for lexeme in lexemes:
-                    found[lexeme, word.offset] = None
-            entries = tuple(sorted(found, key=_offset))
-            self.entries[text] = (entries, token.positions, length)
+                    found[lexeme, offset] = None
+            entries = tuple(found if len(found) == 1 else sorted(found, key=_offset))
+            self.entries[text] = (entries, positions, length)
 
 
 class Vocabulary:
@@ -116,20 +118,14 @@ class Vocabulary:
         metadatas: Sequence[Mapping[str, Any]],
     ) -> list[Analysed]:
         """Analyse a batch; one statement on `conn` when it has words not met before."""
-        reading, unknown = await asyncio.to_thread(self._read, documents, metadatas)
-        if unknown:
-            reading.lexemes.update(await lexemes_of(conn, self.language, unknown))
-        result, cut = await asyncio.to_thread(_build, reading)
-        if cut:
-            self.truncated += cut
-            logger.warning(
-                "%d chunks are too large for full-text search: only their head is indexed", cut
-            )
-        return result
+        reading = await asyncio.to_thread(self.read, documents, metadatas)
+        await self.learn(conn, reading)
+        return await asyncio.to_thread(self.build, reading)
 
-    def _read(
+    def read(
         self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
-    ) -> tuple[_Reading, list[str]]:
+    ) -> Reading:
+        """Cut texts into tokens: the first of three steps, CPU-bound."""
         if len(self._entries) > self.limit:
             self._entries, self._lexemes = {}, {}
         fields = [
@@ -145,18 +141,33 @@ class Vocabulary:
             for _, found in chunk:
                 new.update(found)
         new -= self._entries.keys()
-        reading = _Reading(fields, self._entries, self._lexemes, {t: analyse(t) for t in new})
-        return reading, reading.unknown()
+        return Reading(fields, self._entries, self._lexemes, {t: _cut(t) for t in new})
+
+    async def learn(self, conn: psycopg.AsyncConnection[Any], reading: Reading) -> None:
+        """Ask the server about words not met before: the second step, one short statement."""
+        if unknown := reading.unknown():
+            reading.lexemes.update(await lexemes_of(conn, self.language, unknown))
+
+    def build(self, reading: Reading) -> list[Analysed]:
+        """Put the tsvectors together: the last step, CPU-bound."""
+        reading.resolve()
+        built = [_pack(*_place(reading.entries, fields)) for fields in reading.fields]
+        if cut := sum(cut for _, cut in built):
+            self.truncated += cut
+            logger.warning(
+                "%d chunks are too large for full-text search: only their head is indexed", cut
+            )
+        return [analysed for analysed, _ in built]
+
+
+def _cut(text: str) -> _Cut:
+    words, positions = analyse(text)
+    plain = [(text, offset, literal, compound) for text, offset, literal, compound in words]
+    return tuple(plain), positions
 
 
 def _offset(entry: tuple[str, int]) -> int:
     return entry[1]
-
-
-def _build(reading: _Reading) -> tuple[list[Analysed], int]:
-    reading.resolve()
-    built = [_pack(*_place(reading.entries, fields)) for fields in reading.fields]
-    return [analysed for analysed, _ in built], sum(cut for _, cut in built)
 
 
 def _place(
@@ -218,19 +229,30 @@ def _several(positions: list[int]) -> bytes:
     return _one_count(len(positions)) + packed.tobytes()
 
 
-def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
-    """Document frequency and occurrences of each lexeme in a batch; under '' the chunks and their total length."""
-    chunks: Counter[str] = Counter()
-    more: Counter[str] = Counter()
-    for analysed in batch:
-        chunks.update(analysed.lexemes.keys())  # counts at C speed
-        for lexeme, count in analysed.lexemes.items():
-            if count > 1:
-                more[lexeme] += count - 1
-    result = {lexeme: (n, n + more.get(lexeme, 0)) for lexeme, n in chunks.items()}
-    if batch:
-        result[""] = (len(batch), sum(analysed.length for analysed in batch))
-    return result
+class Counts:
+    """Document frequencies and occurrences of lexemes; under '' the chunks and their total length."""
+
+    def __init__(self) -> None:
+        self._chunks: Counter[str] = Counter()
+        self._repeats: Counter[str] = Counter()
+        self._length = self._total = 0
+
+    def add(self, batch: Iterable[Analysed]) -> None:
+        """Count chunks in."""
+        for analysed in batch:
+            self._total += 1
+            self._length += analysed.length
+            self._chunks.update(analysed.lexemes.keys())  # counts at C speed
+            for lexeme, count in analysed.lexemes.items():
+                if count > 1:
+                    self._repeats[lexeme] += count - 1
+
+    def rows(self) -> Iterator[tuple[str, int, int]]:
+        """Give lexeme, chunks and occurrences."""
+        if self._total:
+            yield "", self._total, self._length
+        for lexeme, chunks in self._chunks.items():
+            yield lexeme, chunks, chunks + self._repeats.get(lexeme, 0)
 
 
 def _field(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:

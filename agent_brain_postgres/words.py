@@ -126,11 +126,13 @@ def analyse(token: str) -> Token:
             position += 1
         if len(parts) > 1:
             words.append(_compound("".join(token[start:end] for start, end in parts), first))
-    words.extend(_joined(token, shape, starts))
-    words.extend(
-        Word(m.group().lower(), 0, literal=True, compound=True)
-        for m in _PLUS_OR_SHARP.finditer(token[:100])
-    )
+    if "." in shape or "/" in shape:
+        words.extend(_joined(token, shape, starts))
+    if "+" in token or "#" in token:
+        words.extend(
+            Word(m.group().lower(), 0, literal=True, compound=True)
+            for m in _PLUS_OR_SHARP.finditer(token[:100])
+        )
     return Token(tuple(words), position)
 
 
@@ -155,6 +157,8 @@ def _names(token: str) -> tuple[tuple[str, tuple[Word, ...]], ...]:
 
 def _parts(shape: str, start: int, end: int) -> list[tuple[int, int]]:
     parts = [m.span() for m in _PART.finditer(shape, start, end)]
+    if len(parts) < _ALTERNATIONS:
+        return parts
     digits = sum(shape[a].isdigit() for a, _ in parts)
     if digits >= _ALTERNATIONS // 2 and len(parts) - digits >= _ALTERNATIONS // 2:
         # A hash or an opaque key: its fragments say nothing.
@@ -167,7 +171,7 @@ def _compound(text: str, offset: int) -> Word:
 
 
 def _has_digit(text: str) -> bool:
-    return any(map(str.isdigit, text))
+    return not text.isalpha() and any(map(str.isdigit, text))
 
 
 def _joined(token: str, shape: str, starts: dict[int, int]) -> list[Word]:
