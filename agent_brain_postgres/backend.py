@@ -103,7 +103,7 @@ class PostgresBackend:
         async with connection:
             server = await schema.prepare_server(connection)
             self._store = await schema.open_store(
-                connection, server, config, self._wanted_dimensions or _core_dimensions()
+                connection, server, config, self._wanted_dimensions, _core_dimensions()
             )
             self._pool = Pool(config, connection.adapters)
         await self._pool.open()
@@ -166,7 +166,8 @@ class PostgresBackend:
         if len(ids) == len(embeddings) == len(documents) == len(metadatas) == 0:
             return 0
         prepared = await asyncio.to_thread(
-            batch.prepare, ids, embeddings, documents, metadatas, store.dimensions,
+            batch.prepare, ids, embeddings, documents, metadatas,
+            await self._expected_dimensions(embeddings),
             half=store.column == "halfvec",
         )
         store = await self._with_dimensions(prepared.dimensions)
@@ -176,9 +177,22 @@ class PostgresBackend:
             self._indexer.written(store, written)
         return len(ids)
 
+    async def _expected_dimensions(self, embeddings: Sequence[Vector] | NDArray[Any]) -> int | None:
+        """Give the length that vectors must have; None lets the first one say it.
+
+        That is so until something is stored, unless the host or a setting has said it: after
+        `reset()` another embedding model may come.
+        """
+        pool, store = self._opened()
+        length = len(embeddings[0]) if hasattr(embeddings[0], "__len__") else store.dimensions
+        if store.dimensions in (None, length) or self._wanted_dimensions is not None:
+            return store.dimensions
+        empty = await pool.read(lambda connection: schema.is_empty(connection, store))
+        return None if empty else store.dimensions
+
     async def _with_dimensions(self, dimensions: int) -> Store:
         pool, store = self._opened()
-        if store.dimensions is None:
+        if store.dimensions != dimensions:
             async with pool.connection() as connection:
                 self._store = store = await schema.set_dimensions(connection, store, dimensions)
         return store

@@ -111,6 +111,17 @@ CREATE_TABLES: tuple[LiteralString, ...] = (
     """,
 )
 
+ANY_CHUNK: LiteralString = "SELECT 1 FROM {chunks} LIMIT 1"
+
+LOCK_CHUNKS: LiteralString = "LOCK TABLE {chunks} IN ACCESS EXCLUSIVE MODE"
+
+VECTOR_INDEXES: LiteralString = """
+SELECT i.relname FROM pg_catalog.pg_index x
+JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+JOIN pg_catalog.pg_am a ON a.oid = i.relam
+WHERE x.indrelid = pg_catalog.to_regclass(%s) AND a.amname = 'hnsw'
+"""
+
 SET_DIMENSIONS: LiteralString = """
 ALTER TABLE {chunks} ALTER COLUMN embedding TYPE {embedding_type}
 """
@@ -216,13 +227,20 @@ async def resolve_language(connection: Connection, name: str) -> str:
 
 
 async def open_store(
-    connection: Connection, server: Server, config: PostgresConfig, dimensions: int | None
+    connection: Connection,
+    server: Server,
+    config: PostgresConfig,
+    demanded: int | None,
+    suggested: int | None = None,
 ) -> Store:
     """Create the tables where they are missing, and check the ones that are there.
 
-    `dimensions` is what the settings or the host demand; None takes what the table has. Raises
-    `SchemaMismatch` when schema version or dimensions differ; nothing is ever dropped.
+    `demanded` are the dimensions that the host or a setting states: any other column is refused.
+    `suggested` ones, of the core's embedding provider, may change a store without chunks. With
+    neither, the table's own hold. Raises `SchemaMismatch` when schema version or dimensions
+    differ; no chunk is ever dropped.
     """
+    dimensions = demanded or suggested
     language = await resolve_language(connection, config.language)
     wanted = Store(
         schema=config.db_schema,
@@ -235,7 +253,7 @@ async def open_store(
     )
     if not await _exists(connection, wanted):
         await _create(connection, wanted)
-    return await _check(connection, wanted)
+    return await _check(connection, wanted, demanded)
 
 
 async def _exists(connection: Connection, store: Store) -> bool:
@@ -292,7 +310,7 @@ def embedding_type(store: Store) -> sql.Composed:
     return sql.SQL("{}({})").format(name, sql.Literal(store.dimensions))
 
 
-async def _check(connection: Connection, store: Store) -> Store:
+async def _check(connection: Connection, store: Store, demanded: int | None) -> Store:
     meta = await read_meta(connection, store)
     found = meta.get("schema_version")
     if found != str(SCHEMA_VERSION):
@@ -302,10 +320,12 @@ async def _check(connection: Connection, store: Store) -> Store:
             f'SCHEMA "{store.schema}" CASCADE and index again'
         )
     column, dimensions = await read_column(connection, store)
-    if dimensions is None and store.dimensions is not None:
-        return await set_dimensions(connection, store, store.dimensions)
-    if store.dimensions not in (None, dimensions):
+    if demanded is not None and dimensions not in (None, demanded):
         raise dimensions_differ(store, dimensions)
+    if store.dimensions not in (None, dimensions):
+        assert store.dimensions is not None
+        store = await set_dimensions(connection, store, store.dimensions)
+        dimensions = store.dimensions
     return replace(
         store,
         dimensions=dimensions,
@@ -362,18 +382,39 @@ async def read_column(connection: Connection, store: Store) -> tuple[Column, int
 
 
 async def set_dimensions(connection: Connection, store: Store, dimensions: int) -> Store:
-    """Fix the dimensions of a column that has none yet; another process may have been first."""
+    """Fix the dimensions of a column that has none yet, or of a store without chunks.
+
+    Another process may have been first. Raises `SchemaMismatch` when there are chunks of others.
+    """
     wanted = replace(store, dimensions=dimensions)
     async with connection.transaction():
         await connection.execute(LOCK, (store.schema,))
         column, found = await read_column(connection, store)
         wanted = replace(wanted, column=column)
-        if found is None:
+        if found != dimensions:
+            if found is not None:
+                await _make_way(connection, wanted, found)
             await connection.execute(_named(SET_DIMENSIONS, wanted))
             await _keep_inline(connection, wanted)
-        elif found != dimensions:
-            raise dimensions_differ(wanted, found)
     return wanted
+
+
+async def _make_way(connection: Connection, store: Store, found: int) -> None:
+    """Check that nothing is stored, and drop the indexes on the vectors' former type."""
+    if not await is_empty(connection, store):  # first without a lock that searches wait for
+        raise dimensions_differ(store, found)
+    await connection.execute(_named(LOCK_CHUNKS, store))
+    if not await is_empty(connection, store):
+        raise dimensions_differ(store, found)
+    chunks = store.chunks.as_string(connection)
+    for (name,) in await (await connection.execute(VECTOR_INDEXES, (chunks,))).fetchall():
+        await connection.execute(sql.SQL("DROP INDEX {}").format(store.table(name)))
+
+
+async def is_empty(connection: Connection, store: Store) -> bool:
+    """Tell whether there is no chunk."""
+    row = await (await connection.execute(_named(ANY_CHUNK, store))).fetchone()
+    return row is None
 
 
 async def clear(connection: Connection, store: Store, config: PostgresConfig) -> Store:
