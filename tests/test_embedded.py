@@ -224,6 +224,45 @@ def test_the_server_stops_when_its_only_user_is_killed(
     assert not (directory / "data" / "postmaster.pid").exists(), "it was not shut down cleanly"
 
 
+def test_it_also_stops_when_the_user_was_killed_right_after_a_restart(directory: Path) -> None:
+    embedded.start(directory, "agent_brain").close()
+    with holder(directory) as process:  # its keeper is still the one of the server before
+        pid = pid_of(directory)
+        assert pid is not None
+        process.kill()
+        process.wait()
+    assert wait_until_stopped(directory, pid)
+
+
+def test_the_keeper_ends_with_the_server(directory: Path) -> None:
+    embedded.start(directory, "agent_brain").close()
+    deadline = time.monotonic() + 10
+    while keepers_of(directory) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert keepers_of(directory) == []
+
+
+def test_there_is_one_keeper_and_a_lost_one_is_replaced(directory: Path) -> None:
+    with embedded.start(directory, "agent_brain"), embedded.start(directory, "agent_brain"):
+        time.sleep(0.5)
+        (pid,) = keepers_of(directory)
+        os.kill(pid, signal.SIGKILL)
+        with embedded.start(directory, "agent_brain"):
+            time.sleep(0.5)
+            (other,) = keepers_of(directory)
+            assert other != pid
+
+
+def keepers_of(directory: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if any(part.endswith(b"/keeper.py") for part in command):
+                found += [int(entry.name)] * (os.fsencode(directory) in command)
+    return found
+
+
 def test_ctrl_c_at_the_terminal_does_not_reach_the_server(directory: Path) -> None:
     with holder(directory, start_new_session=True) as process:
         server = embedded.start(directory, "agent_brain")

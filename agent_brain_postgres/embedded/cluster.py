@@ -18,6 +18,7 @@ from agent_brain_postgres.errors import PostgresStorageError
 
 from .account import Account, open_way
 from .binaries import MAJOR_VERSION
+from .keeper import SOCKET_PREFIX
 from .processes import (
     Postmaster,
     read_postmaster,
@@ -28,7 +29,6 @@ from .processes import (
 
 SUPERUSER = "postgres"
 SOCKET = ".s.PGSQL.5432"
-SOCKET_PREFIX = "agent-brain-postgres-"
 _SOCKET_PATH_LIMIT = 103  # bytes, the smallest of the systems' (macOS); Linux has 107
 
 _START_SECONDS = 300  # crash recovery of a large store takes its time

@@ -1,7 +1,8 @@
 """Who uses a server: file locks, which the kernel releases however their holder ends.
 
-Two files lie beside the data. Whoever starts or stops the server holds `lock` alone. Every user of
-the server holds `users` together with the others; who can have it alone is the last.
+Three files lie beside the data. Whoever starts or stops the server holds `lock` alone. Every user
+of the server holds `users` together with the others; who can have it alone is the last. The keeper
+holds `keeper`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .account import Account
-
-LOCK = "lock"
-USERS = "users"
+from .keeper import KEEPER, LOCK, USERS
 
 
 @contextmanager
@@ -27,6 +26,18 @@ def exclusively(directory: Path, account: Account) -> Iterator[None]:
         yield
     finally:
         _unlock(descriptor)
+
+
+def has_keeper(directory: Path, account: Account) -> bool:
+    """Say whether a keeper watches; ask while holding the lock."""
+    descriptor = _open(directory / KEEPER, account)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        _unlock(descriptor)
+    return False
 
 
 class Lease:

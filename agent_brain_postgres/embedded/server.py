@@ -19,7 +19,7 @@ from agent_brain_postgres.errors import PostgresStorageError
 from .account import for_directory, open_tree
 from .cluster import SUPERUSER, Cluster
 from .keeper import watch
-from .leases import Lease, exclusively
+from .leases import Lease, exclusively, has_keeper
 from .processes import Postmaster
 
 
@@ -78,10 +78,9 @@ def join(directory: Path, database: str, installation: Path) -> EmbeddedServer:
         open_tree(account, installation)
         cluster = Cluster(directory, installation, account)
         with exclusively(directory, account):
-            joined = cluster.postmaster() is not None
             postmaster = cluster.ensure_running()
             lease = Lease(directory, account)
-            if not joined:
+            if not has_keeper(directory, account):
                 watch(directory, postmaster.pid)
         try:
             _create_database(_conninfo(postmaster, "postgres"), database)
