@@ -15,7 +15,6 @@ from agent_brain_postgres.setting_types import (
     Automatic,
     ConnectionStrategy,
     Language,
-    Metric,
     OptionalSslMode,
     OptionalText,
     Password,
@@ -30,13 +29,14 @@ from agent_brain_postgres.setting_types import (
 )
 from agent_brain_postgres.settings_files import user_data_directory
 from agent_brain_postgres.sources import Layers, gather
+from agent_brain_postgres.store import Column, Metric
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Metric", "PostgresConfig", "SslMode", "load_config"]
+__all__ = ["PostgresConfig", "SslMode", "load_config"]
 
 MASK = "**********"
 APPLICATION_NAME = "agent-brain-postgres"
@@ -112,6 +112,10 @@ class PostgresConfig(BaseModel):
     )
     metric: Metric = setting(
         "cosine", "distance between vectors", "cosine, l2 or inner_product"
+    )
+    embedding_type: Column = setting(
+        "vector", "how vectors are stored; `halfvec` takes half the room, at 11 bits a number",
+        "vector or halfvec",
     )
     hnsw_m: Whole = setting(
         16, "links of a node in the HNSW index", "a whole number from 2 to 100", ge=2, le=100

@@ -247,6 +247,7 @@ async def open_store(
         dimensions=dimensions,
         metric=config.metric,
         language=language,
+        column=config.embedding_type,
         extension_schema=server.extension_schema,
         pgvector=server.pgvector,
         server_version=server.version,
@@ -326,6 +327,12 @@ async def _check(connection: Connection, store: Store, demanded: int | None) -> 
         assert store.dimensions is not None
         store = await set_dimensions(connection, store, store.dimensions)
         dimensions = store.dimensions
+    if column != store.column:
+        logger.warning(
+            "the vectors are stored as %s; embedding_type: %s needs a new db_schema",
+            column,
+            store.column,
+        )
     return replace(
         store,
         dimensions=dimensions,

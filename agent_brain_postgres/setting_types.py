@@ -104,7 +104,6 @@ def _switch_or_directory(value: Any) -> Any:
 
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
-Metric = Literal["cosine", "l2", "inner_product"]
 ConnectionStrategy = Literal["direct", "cloud_sql_proxy", "cloud_sql_connector"]
 
 Whole = Annotated[int, BeforeValidator(_no_switch)]

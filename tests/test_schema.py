@@ -182,3 +182,27 @@ async def test_reset_leaves_a_clean_initialised_store(
     assert await backend.get_embedding_metadata() is None
     assert await backend.upsert_documents(*make_chunks(4)) == 4
 
+
+
+async def test_halfvec_storage_halves_the_vectors(make_backend: MakeBackend, dsn: str) -> None:
+    sizes = {}
+    chunks = make_chunks(200, dimensions=64)
+    for kind in ("vector", "halfvec"):
+        backend = await make_backend(64, embedding_type=kind, db_schema=kind)
+        await backend.upsert_documents(*chunks)
+        found = await backend.vector_search(chunks.embeddings[9], 5)
+        assert found[0].chunk_id == chunks.ids[9]
+        assert await backend.hybrid_search("vector", chunks.embeddings[9], 5)
+        with psycopg.connect(dsn) as connection:
+            statement = f"SELECT sum(pg_column_size(embedding)) FROM {kind}.chunks"
+            (sizes[kind],) = connection.execute(statement).fetchone() or (0,)
+        await backend.reset()
+    assert sizes["halfvec"] < 0.55 * sizes["vector"]
+
+
+async def test_the_stored_type_stays_when_the_setting_changes(make_backend: MakeBackend) -> None:
+    await (await make_backend(embedding_type="halfvec")).close()
+    backend = await make_backend(embedding_type="vector")
+    assert await backend.upsert_documents(*make_chunks(5)) == 5
+    assert backend._store is not None
+    assert backend._store.column == "halfvec"
