@@ -6,6 +6,7 @@ authentication or the server's installation gets one of these.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import shutil
@@ -94,6 +95,23 @@ class Server:
                 return
         raise AssertionError(f"the server is not ready after {START_SECONDS} s:\n{self.log()}")
 
+    async def stopped(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop without blocking the event loop.
+
+        A client of this loop that is just connecting would keep the server waiting for its first
+        packet, a minute long.
+        """
+        await asyncio.to_thread(self.stop, how)
+
+    async def started(self, *settings: str) -> None:
+        """Start without blocking the event loop."""
+        await asyncio.to_thread(self.start, *settings)
+
+    async def restarted(self, *settings: str) -> None:
+        """Stop and start without blocking the event loop."""
+        await self.stopped()
+        await self.started(*settings)
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         process, self._process = self._process, None
         if process is not None:
@@ -115,9 +133,10 @@ class Server:
         for process in (postmaster, *postmaster.children(recursive=True)):
             process.send_signal(how)
 
-    def restart(self, *settings: str) -> None:
-        self.stop()
-        self.start(*settings)
+    def ensure_running(self) -> None:
+        """Start it again if an earlier test left it stopped."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
 
     def log(self) -> str:
         return (self.directory / "server.log").read_text(errors="replace")
