@@ -14,7 +14,7 @@ from psycopg import sql
 from agent_brain_postgres import copy_format
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.filters import Filter
-from agent_brain_postgres.lexemes import Analysed, Counts, Reading, Vocabulary
+from agent_brain_postgres.lexemes import Analysed, Reading, Vocabulary, statistics
 from agent_brain_postgres.pool import Connection, Pool, connection_lost
 from agent_brain_postgres.store import Store
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+Totals = dict[str, tuple[int, int]]  # of each lexeme: chunks, occurrences
 
 ATTEMPTS = 5  # of a transaction that collided with another
 
@@ -115,7 +116,7 @@ async def _copy(
     connection: Connection, store: Store, vocabulary: Vocabulary, batch: Batch
 ) -> None:
     """Copy the chunks in, block by block: the client analyses one while the server stores another."""
-    totals = Counts()
+    totals: Totals = {}
     statement = _named(COPY_CHUNKS, store)
     blocks = [*batch.blocks()]
     reading = await asyncio.to_thread(_read, vocabulary, batch, blocks[0])
@@ -149,10 +150,12 @@ def _read(vocabulary: Vocabulary, batch: Batch, block: range) -> Reading:
 
 def _encode_block(
     store: Store, vocabulary: Vocabulary, batch: Batch, block: range, reading: Reading,
-    totals: Counts,
+    totals: Totals,
 ) -> bytes:
     analysed = vocabulary.build(reading)
-    totals.add(analysed)
+    for lexeme, (chunks, occurrences) in statistics(analysed).items():
+        so_far = totals.get(lexeme, (0, 0))
+        totals[lexeme] = (so_far[0] + chunks, so_far[1] + occurrences)
     return b"".join(_encode_chunks(store, batch, block, analysed))
 
 
@@ -177,12 +180,12 @@ def _encode_chunks(
     return [copy_format.HEADER, *rows, copy_format.TRAILER]
 
 
-def _encode_statistics(totals: Counts) -> bytes:
+def _encode_statistics(totals: Totals) -> bytes:
     rows = [
         copy_format.copy_row(
             (lexeme.encode(), copy_format.int8(chunks), copy_format.int8(occurrences))
         )
-        for lexeme, chunks, occurrences in totals.rows()
+        for lexeme, (chunks, occurrences) in totals.items()
     ]
     return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -82,9 +83,14 @@ class Analysed:
 
 
 class _Numbers(dict[str, int]):
-    """Strings numbered in the order of their first appearance."""
+    """Strings numbered in the order of their first appearance; `new` collects them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: list[str] = []
 
     def __missing__(self, text: str) -> int:
+        self.new.append(text)
         number = self[text] = len(self)
         return number
 
@@ -93,7 +99,8 @@ class _Table:
     """Tokens and lexemes, numbered; of each token, which lexemes it has and where.
 
     Numbers are given out under `lock` and never change; a token whose words the server has not
-    been asked for yet is in `unknown`.
+    been asked for yet is in `unknown`. Flat arrays, not objects, hold what there are many of: the
+    garbage collector would visit those again and again.
     """
 
     def __init__(self) -> None:
@@ -101,22 +108,24 @@ class _Table:
         self.tokens = _Numbers()
         self.lexemes = _Numbers()
         self.names: list[bytes] = []
-        self.defined = 0
-        self.unknown: dict[int, Token] = {}
         self.words: dict[str, tuple[int, ...]] = {}
-        self.entries: list[tuple[tuple[int, int], ...]] = []  # of each token: (lexeme, offset)
-        self.sizes: list[tuple[int, int, bool]] = []  # (positions, length, whether it defines)
+        self.unknown: list[tuple[int, Token]] = []
+        # Of each token: its first entry and their number, the positions that it takes, how much
+        # it adds to the length of a text, and whether the next token is a name it defines.
+        self.tokens_data = [array("q") for _ in range(5)]
+        # Of each entry: the lexeme and its offset within the token.
+        self.entries_data = (array("q"), array("q"))
 
     def number(self, found: list[str]) -> Ints:
         """Give the numbers of tokens; new ones get one."""
         with self.lock:
             numbers = np.fromiter(map(self.tokens.__getitem__, found), np.int64, len(found))
-            new = list(self.tokens)[self.defined :] if len(self.tokens) > self.defined else []
-            for number, token in enumerate(new, self.defined):
-                self.unknown[number] = analyse(token)
-                self.entries.append(())
-                self.sizes.append((0, 0, token in DEFINING))
-            self.defined = len(self.tokens)
+            first = len(self.tokens_data[0])
+            for number, token in enumerate(self.tokens.new, first):
+                self.unknown.append((number, analyse(token)))
+                for data, value in zip(self.tokens_data, (0, 0, 0, 0, token in DEFINING)):
+                    data.append(value)
+            self.tokens.new.clear()
         return numbers
 
     def unknown_words(self) -> list[str]:
@@ -124,7 +133,7 @@ class _Table:
         with self.lock:
             words = {
                 word.text
-                for token in self.unknown.values()
+                for _, token in self.unknown
                 for word in token.words
                 if not word.literal
             }
@@ -134,29 +143,62 @@ class _Table:
         """Take in what the server answered, and finish the tokens that waited for it."""
         with self.lock:
             for word, found in lexemes.items():
-                self.words[word] = tuple(self._lexeme(lexeme) for lexeme in found)
-            for number, token in list(self.unknown.items()):
-                if all(word.literal or word.text in self.words for word in token.words):
-                    self._define(number, self.unknown.pop(number))
+                self.words[word] = tuple(map(self._lexeme, found))
+            waiting = []
+            for number, token in self.unknown:
+                try:
+                    self._define(number, token)
+                except KeyError:  # another batch has just brought it, and asks the server itself
+                    waiting.append((number, token))
+            self.unknown = waiting
 
     def _define(self, number: int, token: Token) -> None:
-        entries: list[tuple[int, int]] = []
-        length = 0
-        for word in token.words:
-            found = (self._lexeme(word.text),) if word.literal else self.words[word.text]
-            length += bool(found) and not word.compound
-            entries += [(lexeme, word.offset) for lexeme in found if lexeme >= 0]
-        self.entries[number] = tuple(entries)
-        self.sizes[number] = (token.positions, length, self.sizes[number][2])
+        lexemes, offsets = self.entries_data
+        start, length = len(lexemes), 0
+        resolved = [
+            (self._lexeme(text),) if literal else self.words[text]
+            for text, _, literal, _ in token.words
+        ]
+        for found, (_, offset, _, compound) in zip(resolved, token.words, strict=True):
+            length += bool(found) and not compound
+            for lexeme in found:
+                if lexeme >= 0:
+                    lexemes.append(lexeme)
+                    offsets.append(offset)
+        values = start, len(lexemes) - start, token.positions, length
+        for data, value in zip(self.tokens_data, values):
+            data[number] = value
+
+    def lexeme_list(self) -> list[str]:
+        """Give the lexemes in the order of their numbers."""
+        with self.lock:
+            return list(self.lexemes)
 
     def _lexeme(self, lexeme: str) -> int:
-        name = lexeme.encode("utf-8", "replace").replace(b"\0", b"")
-        if not 0 < len(name) <= MAX_LEXEME:
-            return -1
-        number = self.lexemes[lexeme]
-        if number == len(self.names):
+        number = self.lexemes.get(lexeme)
+        if number is None:
+            name = lexeme.encode("utf-8", "replace").replace(b"\0", b"")
+            if not 0 < len(name) <= MAX_LEXEME:
+                return -1
+            number = self.lexemes[lexeme]
             self.names.append(name)
         return number
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The tokens of some chunks, one after the other, and how many each field of each chunk has."""
+
+    tokens: Ints
+    fields: Ints  # chunks x (titles, headings, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A batch cut into tokens."""
+
+    table: _Table
+    blocks: list[_Block]
 
 
 class Vocabulary:
@@ -176,16 +218,30 @@ class Vocabulary:
         metadatas: Sequence[Mapping[str, Any]],
     ) -> list[Analysed]:
         """Analyse a batch; one statement on `connection` when it has words not met before."""
+        reading = await asyncio.to_thread(self.read, documents, metadatas)
+        await self.learn(connection, reading)
+        return await asyncio.to_thread(self.build, reading)
+
+    def read(
+        self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
+    ) -> Reading:
+        """Cut texts into tokens: the first of three steps, CPU-bound."""
         if len(self._table.tokens) > self._max_tokens:
             self._table = _Table()
-        table = self._table
-        blocks = await asyncio.to_thread(_read, table, documents, metadatas)
+        return Reading(self._table, _read(self._table, documents, metadatas))
+
+    async def learn(self, connection: Connection, reading: Reading) -> None:
+        """Ask the server for the words not met before: the second step."""
+        table = reading.table
         if words := table.unknown_words():
             answer = await lexemes_of(connection, self.language, words)
             await asyncio.to_thread(table.learn, answer)
         elif table.unknown:
             await asyncio.to_thread(table.learn, {})
-        analysed, truncated = await asyncio.to_thread(_build, table, blocks)
+
+    def build(self, reading: Reading) -> list[Analysed]:
+        """Build the tsvectors: the last step, CPU-bound."""
+        analysed, truncated = _build(reading.table, reading.blocks)
         if truncated:
             self.truncated += truncated
             logger.warning(
@@ -203,20 +259,92 @@ class _Block:
     fields: Ints  # chunks x (titles, headings, text)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A batch cut into tokens."""
+
+    table: _Table
+    blocks: list[_Block]
+
+
+class Vocabulary:
+    """What the server made of each word so far, for one language; shared by concurrent writers."""
+
+    def __init__(self, language: str, max_tokens: int = MAX_TOKENS) -> None:
+        self.language = language
+        self.truncated = 0
+        """Chunks of which only the head is indexed, since the start."""
+        self._max_tokens = max_tokens
+        self._table = _Table()
+
+    async def analyse(
+        self,
+        connection: Connection,
+        documents: Sequence[str],
+        metadatas: Sequence[Mapping[str, Any]],
+    ) -> list[Analysed]:
+        """Analyse a batch; one statement on `connection` when it has words not met before."""
+        reading = await asyncio.to_thread(self.read, documents, metadatas)
+        await self.learn(connection, reading)
+        return await asyncio.to_thread(self.build, reading)
+
+    def read(
+        self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
+    ) -> Reading:
+        """Cut a batch into tokens: the first of three steps, all CPU."""
+        if len(self._table.tokens) > self._max_tokens:
+            self._table = _Table()
+        table = self._table
+        blocks = []
+        for start in range(0, len(documents), BLOCK):
+            part = slice(start, start + BLOCK)
+            blocks.append(_read(table, documents[part], metadatas[part]))
+        return Reading(table, blocks)
+
+    async def learn(self, connection: Connection, reading: Reading) -> None:
+        """Ask the server about words not met before: the second step."""
+        unknown = reading.table.unknown_words()
+        if unknown or reading.table.unknown:
+            answer = await lexemes_of(connection, self.language, unknown)
+            await asyncio.to_thread(reading.table.learn, answer)
+
+    def build(self, reading: Reading) -> list[Analysed]:
+        """Put the tsvectors together: the last step, all CPU."""
+        arrays = _Arrays(reading.table)
+        analysed: list[Analysed] = []
+        truncated = 0
+        for block in reading.blocks:
+            lengths, built = _build(arrays, block)
+            truncated += built.truncated
+            analysed += _analysed(reading.table, lengths, built)
+        if truncated:
+            self.truncated += truncated
+            logger.warning(
+                "%d chunks have more text than full-text search can hold: only the head of each "
+                "is indexed",
+                truncated,
+            )
+        return analysed
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Texts that are read, but not built yet."""
+
+    table: _Table
+    blocks: list[_Block]
+
+
 def _read(
     table: _Table, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
-) -> list[_Block]:
-    blocks = []
-    for start in range(0, len(documents), BLOCK):
-        part = slice(start, start + BLOCK)
-        fields = [
-            (tokens(_field(metadata, TITLES)), tokens(_field(metadata, HEADINGS)), tokens(document))
-            for document, metadata in zip(documents[part], metadatas[part], strict=True)
-        ]
-        counts = np.array([[len(field) for field in chunk] for chunk in fields], np.int64)
-        found = list(chain.from_iterable(chain.from_iterable(fields)))
-        blocks.append(_Block(table.number(found), counts.reshape(-1, 3)))
-    return blocks
+) -> _Block:
+    fields = [
+        (tokens(_field(metadata, TITLES)), tokens(_field(metadata, HEADINGS)), tokens(document))
+        for document, metadata in zip(documents, metadatas, strict=True)
+    ]
+    counts = np.array([[len(field) for field in chunk] for chunk in fields], np.int64)
+    found = list(chain.from_iterable(chain.from_iterable(fields)))
+    return _Block(table.number(found), counts.reshape(-1, 3))
 
 
 def _field(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -232,33 +360,23 @@ class _Arrays:
 
     def __init__(self, table: _Table) -> None:
         with table.lock:
-            entries = list(table.entries)
-            sizes = np.array(table.sizes or [(0, 0, 0)], np.int64)
+            copies = [np.array(data, np.int64) for data in (*table.tokens_data, *table.entries_data)]
             self.names = list(table.names)
-        self.positions, self.lengths, self.defines = sizes.T.copy()
-        self.counts = np.fromiter(map(len, entries), np.int64, len(entries))
-        self.starts = np.cumsum(self.counts) - self.counts
-        flat = np.array(list(chain.from_iterable(entries)), np.int64).reshape(-1, 2)
-        self.lexemes, self.offsets = flat.T.copy()
+        self.starts, self.counts, self.positions, self.lengths, self.defines = copies[:5]
+        self.lexemes, self.offsets = copies[5:]
 
 
-def _build(table: _Table, blocks: list[_Block]) -> tuple[list[Analysed], int]:
-    arrays = _Arrays(table)
-    analysed: list[Analysed] = []
-    truncated = 0
-    for block in blocks:
-        lengths, built = _build_block(arrays, block)
-        truncated += built.truncated
-        starts = built.starts.tolist()
-        for i, (tsvector, length) in enumerate(zip(built.tsvectors, lengths, strict=True)):
-            part = slice(starts[i], starts[i + 1])
-            analysed.append(
-                Analysed(tsvector, length, table, built.lexemes[part], built.counts[part])
-            )
-    return analysed, truncated
+def _analysed(table: _Table, lengths: list[int], built: tsvectors.Built) -> list[Analysed]:
+    starts = built.starts.tolist()
+    return [
+        Analysed(tsvector, length, table, built.lexemes[start:end], built.counts[start:end])
+        for tsvector, length, start, end in zip(
+            built.tsvectors, lengths, starts, starts[1:], strict=False
+        )
+    ]
 
 
-def _build_block(arrays: _Arrays, block: _Block) -> tuple[list[int], tsvectors.Built]:
+def _build(arrays: _Arrays, block: _Block) -> tuple[list[int], tsvectors.Built]:
     rows = len(block.fields)
     token, row, field = _with_definitions(arrays, block)
     advance = arrays.positions[token]
@@ -302,19 +420,43 @@ def _with_definitions(arrays: _Arrays, block: _Block) -> tuple[Ints, Ints, Ints]
     return token[order], row[order], field[order]
 
 
+class Counts:
+    """Document frequencies and occurrences; under '' the chunks and their total length."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, tuple[int, int]] = {}
+
+    def add(self, batch: Sequence[Analysed]) -> None:
+        """Count chunks in."""
+        if not batch:
+            return
+        self._add("", len(batch), sum(chunk.length for chunk in batch))
+        for table in {id(chunk.table): chunk.table for chunk in batch}.values():
+            part = [chunk for chunk in batch if chunk.table is table]
+            lexemes = np.concatenate([chunk.lexemes for chunk in part])
+            chunks = np.bincount(lexemes)
+            repeats = np.bincount(lexemes, np.concatenate([chunk.counts for chunk in part]))
+            names = table.lexeme_list()
+            found = np.flatnonzero(chunks)
+            for i, count, occurrences in zip(
+                found.tolist(), chunks[found].tolist(), repeats[found].tolist(), strict=True
+            ):
+                self._add(names[i], count, int(occurrences))
+
+    def _add(self, lexeme: str, chunks: int, occurrences: int) -> None:
+        so_far = self._totals.get(lexeme)
+        if so_far is not None:
+            chunks, occurrences = chunks + so_far[0], occurrences + so_far[1]
+        self._totals[lexeme] = chunks, occurrences
+
+    def rows(self) -> Iterator[tuple[str, int, int]]:
+        """Give lexeme, chunks and occurrences."""
+        for lexeme, (chunks, occurrences) in self._totals.items():
+            yield lexeme, chunks, occurrences
+
+
 def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
-    """Chunks and occurrences of each lexeme; under '' the chunks and their total length."""
-    if not batch:
-        return {}
-    totals = {"": (len(batch), sum(chunk.length for chunk in batch))}
-    tables = {id(chunk.table): chunk.table for chunk in batch}
-    for key, table in tables.items():
-        part = [chunk for chunk in batch if id(chunk.table) == key]
-        lexemes = np.concatenate([chunk.lexemes for chunk in part])
-        chunks = np.bincount(lexemes)
-        occurrences = np.bincount(lexemes, np.concatenate([chunk.counts for chunk in part]))
-        names = list(table.lexemes)
-        for i in np.flatnonzero(chunks).tolist():
-            so_far = totals.get(names[i], (0, 0))
-            totals[names[i]] = (so_far[0] + int(chunks[i]), so_far[1] + int(occurrences[i]))
-    return totals
+    """Count a batch alone: lexeme -> (chunks, occurrences)."""
+    counts = Counts()
+    counts.add(batch)
+    return {lexeme: (chunks, occurrences) for lexeme, chunks, occurrences in counts.rows()}
