@@ -225,72 +225,6 @@ class Vocabulary:
     def read(
         self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
     ) -> Reading:
-        """Cut texts into tokens: the first of three steps, CPU-bound."""
-        if len(self._table.tokens) > self._max_tokens:
-            self._table = _Table()
-        return Reading(self._table, _read(self._table, documents, metadatas))
-
-    async def learn(self, connection: Connection, reading: Reading) -> None:
-        """Ask the server for the words not met before: the second step."""
-        table = reading.table
-        if words := table.unknown_words():
-            answer = await lexemes_of(connection, self.language, words)
-            await asyncio.to_thread(table.learn, answer)
-        elif table.unknown:
-            await asyncio.to_thread(table.learn, {})
-
-    def build(self, reading: Reading) -> list[Analysed]:
-        """Build the tsvectors: the last step, CPU-bound."""
-        analysed, truncated = _build(reading.table, reading.blocks)
-        if truncated:
-            self.truncated += truncated
-            logger.warning(
-                "%d chunks have more text than full-text search can hold: only the head of each "
-                "is indexed", truncated,
-            )
-        return analysed
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """The tokens of some chunks, one after the other, and how many each field of each chunk has."""
-
-    tokens: Ints
-    fields: Ints  # chunks x (titles, headings, text)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A batch cut into tokens."""
-
-    table: _Table
-    blocks: list[_Block]
-
-
-class Vocabulary:
-    """What the server made of each word so far, for one language; shared by concurrent writers."""
-
-    def __init__(self, language: str, max_tokens: int = MAX_TOKENS) -> None:
-        self.language = language
-        self.truncated = 0
-        """Chunks of which only the head is indexed, since the start."""
-        self._max_tokens = max_tokens
-        self._table = _Table()
-
-    async def analyse(
-        self,
-        connection: Connection,
-        documents: Sequence[str],
-        metadatas: Sequence[Mapping[str, Any]],
-    ) -> list[Analysed]:
-        """Analyse a batch; one statement on `connection` when it has words not met before."""
-        reading = await asyncio.to_thread(self.read, documents, metadatas)
-        await self.learn(connection, reading)
-        return await asyncio.to_thread(self.build, reading)
-
-    def read(
-        self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
-    ) -> Reading:
         """Cut a batch into tokens: the first of three steps, all CPU."""
         if len(self._table.tokens) > self._max_tokens:
             self._table = _Table()
@@ -325,14 +259,6 @@ class Vocabulary:
                 truncated,
             )
         return analysed
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Texts that are read, but not built yet."""
-
-    table: _Table
-    blocks: list[_Block]
 
 
 def _read(
