@@ -73,7 +73,13 @@ async def explain_matches(
 ) -> None:
     """Fill in `matched_terms`: the words and names of each text that have a matched lexeme."""
     found = [list(names(f"{_titles(result)}\n{result.text}")) for result in results]
-    words = {word.text for name in found for _, parts in name for word in parts if not word.literal}
+    words = {
+        word
+        for text in found
+        for _, parts in text
+        for word, _, literal, _ in parts
+        if not literal
+    }
     known = await lexemes_of(connection, store.language, words)
     for result, lexemes, text in zip(results, matched, found, strict=True):
         wanted = frozenset(lexemes or ())
@@ -82,8 +88,8 @@ async def explain_matches(
                 name
                 for name, parts in text
                 if any(
-                    not wanted.isdisjoint((word.text,) if word.literal else known[word.text])
-                    for word in parts
+                    not wanted.isdisjoint((word,) if literal else known[word])
+                    for word, _, literal, _ in parts
                 )
             )
         )

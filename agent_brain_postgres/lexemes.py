@@ -120,24 +120,24 @@ class _Table:
         """Give the numbers of tokens; new ones get one."""
         with self.lock:
             numbers = np.fromiter(map(self.tokens.__getitem__, found), np.int64, len(found))
-            first = len(self.tokens_data[0])
-            for number, token in enumerate(self.tokens.new, first):
-                self.unknown.append((number, analyse(token)))
-                for data, value in zip(self.tokens_data, (0, 0, 0, 0, token in DEFINING)):
-                    data.append(value)
-            self.tokens.new.clear()
+            new = self.tokens.new
+            self.unknown += enumerate(map(analyse, new), len(self.tokens_data[0]))
+            for data in self.tokens_data[:4]:
+                data.extend([0] * len(new))
+            self.tokens_data[4].extend([token in DEFINING for token in new])
+            new.clear()
         return numbers
 
     def unknown_words(self) -> list[str]:
         """Give the words that the server has to be asked for."""
         with self.lock:
-            words = {
-                word.text
-                for _, token in self.unknown
-                for word in token.words
-                if not word.literal
+            wanted = {
+                text
+                for _, (words, _) in self.unknown
+                for text, _, literal, _ in words
+                if not literal
             }
-            return list(words - self.words.keys())
+            return list(wanted - self.words.keys())
 
     def learn(self, lexemes: Mapping[str, Sequence[str]]) -> None:
         """Take in what the server answered, and finish the tokens that waited for it."""
@@ -155,17 +155,17 @@ class _Table:
     def _define(self, number: int, token: Token) -> None:
         lexemes, offsets = self.entries_data
         start, length = len(lexemes), 0
+        words, positions = token
         resolved = [
-            (self._lexeme(text),) if literal else self.words[text]
-            for text, _, literal, _ in token.words
+            (self._lexeme(text),) if literal else self.words[text] for text, _, literal, _ in words
         ]
-        for found, (_, offset, _, compound) in zip(resolved, token.words, strict=True):
+        for found, (_, offset, _, compound) in zip(resolved, words, strict=True):
             length += bool(found) and not compound
             for lexeme in found:
                 if lexeme >= 0:
                     lexemes.append(lexeme)
                     offsets.append(offset)
-        values = start, len(lexemes) - start, token.positions, length
+        values = start, len(lexemes) - start, positions, length
         for data, value in zip(self.tokens_data, values):
             data[number] = value
 

@@ -65,7 +65,7 @@ def parse(text: str) -> Query:
         elif plain not in _OR:
             wanted.append(plain)
     found = [(t, analyse(t)) for t in tokens(" ".join(wanted + required))]
-    found = [(text, token) for text, token in found if token.words]
+    found = [(text, token) for text, token in found if token[0]]
     return Query(
         words=_weights(found),
         sequence=_sequence([token for _, token in found]),
@@ -84,24 +84,21 @@ def _weights(found: list[tuple[str, Token]]) -> dict[tuple[str, bool], float]:
     for text, token in found:
         alone = len(found) == 1
         compound = ALONE if alone else IDENTIFIER if _is_code(text) else COMPOUND
-        for word in token.words:
-            weights[word.text, word.literal] += compound if word.compound else 1.0
-            if not word.literal and not word.compound:
-                # `username` finds `userName` too, whose compound the language has not stemmed.
-                weights[word.text, True] += COMPOUND
+        for word, _, literal, is_compound in token[0]:
+            weights[word, literal] += compound if is_compound else 1.0
     return dict(weights.most_common(2 * MAX_WORDS))
 
 
 def _sequence(found: list[Token]) -> list[Word]:
     words: list[Word] = []
     at = 0
-    for token in found:
+    for token, positions in found:
         words += [
-            Word(word.text, at + word.offset, word.literal)
-            for word in token.words
-            if not word.compound
+            (word, at + offset, literal, False)
+            for word, offset, literal, compound in token
+            if not compound
         ]
-        at += token.positions
+        at += positions
     return words
 
 

@@ -18,7 +18,6 @@ from psycopg import sql
 from agent_brain_postgres.filters import Filter
 from agent_brain_postgres.query import Query
 from agent_brain_postgres.store import Store
-from agent_brain_postgres.words import Word
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -286,7 +285,7 @@ def parameters(store: Store, query: Query) -> dict[str, Any]:
         "kw_literals": [literal for _, literal in query.words],
         "kw_weights": list(query.words.values()),
         "kw_compound": 0.5,
-        "kw_sequence": [word.text for word in query.sequence[:64]],
+        "kw_sequence": [word for word, _, _, _ in query.sequence[:64]],
     }
     if query.names:
         params["kw_names"] = list(query.names)
@@ -298,18 +297,13 @@ def parameters(store: Store, query: Query) -> dict[str, Any]:
 def _phrase_parameters(query: Query) -> dict[str, Any]:
     phrases = [(phrase, False) for phrase in query.required]
     phrases += [(phrase, True) for phrase in query.excluded]
-    words: list[tuple[int, bool, Word]] = [
-        (number, negative, word)
+    words = [
+        (number, negative, position, word, literal)
         for number, (phrase, negative) in enumerate(phrases)
-        for word in phrase
+        for word, position, literal, _ in phrase
     ]
-    return {
-        "kw_phrases": [number for number, _, _ in words],
-        "kw_negative": [negative for _, negative, _ in words],
-        "kw_positions": [word.offset for _, _, word in words],
-        "kw_phrase_words": [word.text for _, _, word in words],
-        "kw_phrase_literals": [word.literal for _, _, word in words],
-    }
+    names = "kw_phrases", "kw_negative", "kw_positions", "kw_phrase_words", "kw_phrase_literals"
+    return dict(zip(names, map(list, zip(*words, strict=True)), strict=True))
 
 
 @lru_cache(maxsize=256)

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 MAX_WORD = 200
 """Characters of a word or compound that count: a run without a break (base64) is cut here."""
@@ -48,23 +47,14 @@ _OPAQUE = 3
 """Letter runs and digit runs within a name from which on it is a hash or key, not words."""
 
 
-class Word(NamedTuple):
-    """One word of a token, lower case."""
+# One word of a token: its text in lower case; its position within the token, where a compound has
+# that of its first part; whether the text is the lexeme already, or the language decides (stem,
+# stop word); and whether it is a compound, made of other words of the token. Plain tuples, because
+# there are millions, and the garbage collector stops following those.
+Word = tuple[str, int, bool, bool]
 
-    text: str
-    offset: int
-    """Position within the token; a compound shares the position of its first part."""
-    literal: bool = False
-    """True: the lexeme is the text as it is. False: the language decides (stem, stop word)."""
-    compound: bool = False
-    """True: made of other words of the token."""
-
-
-class Token(NamedTuple):
-    """The words of one token and the number of positions it takes."""
-
-    words: tuple[Word, ...]
-    positions: int
+# The words of a token, and the number of positions that it takes.
+Token = tuple[tuple[Word, ...], int]
 
 
 def tokens(text: str) -> list[str]:
@@ -93,63 +83,69 @@ def _unspaced(token: str) -> Iterator[str]:
 def analyse(token: str) -> Token:
     """Take one coarse token apart."""
     if _SIMPLE.fullmatch(token):
-        return Token((Word(token[:MAX_WORD].lower(), 0),), 1)
+        return ((token[:MAX_WORD].lower(), 0, False, False),), 1
     if not token.isascii():
         token = unicodedata.normalize("NFKC", token)
+    elif "+" not in token and "#" not in token:
+        return _path(token)
     words: list[Word] = []
-    position = 0
-    shape = _shape(token)
-    for match in _PATH.finditer(shape):
-        position += _path(words, token[match.start() : match.end()], position)
-    if "+" in token or "#" in token:
-        found = _PLUS_OR_SHARP.findall(token)
-        words += [Word(name.lower(), 0, literal=True, compound=True) for name in found]
-    return Token(tuple(words), position)
+    positions = 0
+    for match in _PATH.finditer(_shape(token)):
+        found, taken = _path(token[match.start() : match.end()])
+        words += _moved(found, positions)
+        positions += taken
+    words += [(name.lower(), 0, True, True) for name in _PLUS_OR_SHARP.findall(token)]
+    return tuple(words), positions
 
 
-def _path(words: list[Word], path: str, position: int) -> int:
-    """Add the words of what has no other punctuation than ``_ - . /``; the positions it takes."""
-    first = position
-    text = path.strip("./")
-    elements = text.replace("/", ".").split(".")
+def _moved(words: tuple[Word, ...], by: int) -> Iterable[Word]:
+    if not by:
+        return words
+    return [(text, by + offset, literal, compound) for text, offset, literal, compound in words]
+
+
+def _path(path: str) -> Token:
+    """Take apart what has no other punctuation than ``_ - . /``."""
+    path = path.strip("./")
+    elements = path.replace("/", ".").split(".")
+    if len(elements) == 1:
+        return _name(path)
+    words: list[Word] = []
+    positions = 0
     for element in elements:
-        for word in (name := _name(element)).words:
-            words.append(
-                Word(word.text, position + word.offset, word.literal, word.compound)
-                if position
-                else word
-            )
-        position += name.positions
-    if len(elements) > 1 and position > first:
-        text = text.lower()
-        words.append(Word(text[-MAX_WORD:], first, literal=True, compound=True))
-        tail = text.rpartition("/")[2]
-        if tail != text and "." in tail:
-            words.append(Word(tail[-MAX_WORD:], first, literal=True, compound=True))
-    return position - first
+        found, taken = _name(element)
+        words += _moved(found, positions)
+        positions += taken
+    if positions:
+        path = path.lower()
+        words.append((path[-MAX_WORD:], 0, True, True))
+        tail = path.rpartition("/")[2]
+        if tail != path and "." in tail:
+            words.append((tail[-MAX_WORD:], 0, True, True))
+    return tuple(words), positions
 
 
-@lru_cache(maxsize=1 << 15)
+@lru_cache(maxsize=1 << 16)
 def _name(name: str) -> Token:
     """Take a name apart: ``getUserName``, ``SCREAMING_CASE``, ``kebab-case``."""
     shape = _shape(name)
     if shape[:1] == "\x01" and len(name) < 3:  # a character and its successor, see `_unspaced`
-        pair = (Word(name, 0, literal=True, compound=True),) if len(name) == 2 else ()
-        return Token((Word(name[0], 0, literal=True), *pair), 1)
+        pair = ((name, 0, True, True),) if len(name) == 2 else ()
+        return ((name[0], 0, True, False), *pair), 1
     parts = _PART.findall(shape)
-    digits = sum(part[0].isdigit() for part in parts)
-    if min(digits, len(parts) - digits) >= _OPAQUE:
+    numbers = sum(map(str.isdigit, parts))
+    opaque = min(numbers, len(parts) - numbers) >= _OPAQUE
+    if opaque:
         parts = _RUN.findall(shape)
     if shape is not name:
         parts = list(_slices(name, shape, parts))
     parts = [part.lower() for part in parts]
     words = [
-        Word(part[:MAX_WORD], i, literal=any(map(str.isdigit, part)))
-        for i, part in enumerate(parts)
+        (part[:MAX_WORD], i, opaque or part.isdigit(), False) for i, part in enumerate(parts)
     ]
     if len(parts) > 1:
-        words.append(Word("".join(parts)[:MAX_WORD], 0, literal=True, compound=True))
-    return Token(tuple(words), len(parts))
+        words.append(("".join(parts)[:MAX_WORD], 0, True, True))
+    return tuple(words), len(parts)
 
 
 def _slices(text: str, shape: str, parts: list[str]) -> Iterator[str]:
@@ -195,9 +191,9 @@ def names(text: str) -> Iterator[tuple[str, tuple[Word, ...]]]:
 @lru_cache(maxsize=1 << 12)
 def _names(token: str) -> tuple[tuple[str, tuple[Word, ...]], ...]:
     found = [token[m.start() : m.end()] for m in _NAME.finditer(_shape(token))]
-    words = analyse(token).words
+    words, _ = analyse(token)
     if len(found) == 1:
         return ((found[0], words),)
-    whole = tuple(word for word in words if word.compound and not word.text.isalnum())
-    named = [(name, analyse(name).words) for name in found]
+    whole = tuple(word for word in words if word[3] and not word[0].isalnum())
+    named = [(name, analyse(name)[0]) for name in found]
     return (*named, (token.strip("./-+#"), whole)) if whole else tuple(named)
