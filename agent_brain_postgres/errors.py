@@ -202,6 +202,7 @@ _CONNECTION_FAILURES: tuple[tuple[str, bool, str], ...] = (
     ("role ", False, "create the role, or correct `user`"),
     ("database ", False, "create the database, or correct `database`"),
     ("Name or service not known", False, "the host name does not resolve: correct `host`"),
+    ("unsupported startup parameter", False, "PgBouncer stands in between: set pgbouncer: true"),
     ("FATAL", False, "the server refused; see its message"),
 )
 

@@ -172,12 +172,13 @@ async def prepare_server(connection: Connection) -> Server:
             f"the database has pgvector {_dotted(pgvector)}; {_dotted(MINIMUM_PGVECTOR)} or newer "
             "is needed: install it on the server, then run ALTER EXTENSION vector UPDATE"
         )
-    # The only place that looks a name up by path, on a connection that never reaches the pool.
-    await connection.execute(
-        "SELECT pg_catalog.set_config('search_path', %s, false)",
-        (sql.Identifier(extension_schema).as_string(connection),),
-    )
-    await register_vector_async(connection)
+    # The only place that looks names up by path, in a transaction that forgets it.
+    async with connection.transaction():
+        await connection.execute(
+            "SELECT pg_catalog.set_config('search_path', %s, true)",
+            (sql.Identifier(extension_schema).as_string(connection),),
+        )
+        await register_vector_async(connection)
     return Server(version, extension_schema, pgvector)
 
 

@@ -46,6 +46,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "ssl_key": None,
         "language": "english",
         "metric": "cosine",
+        "embedding_type": "vector",
         "hnsw_m": 16,
         "hnsw_ef_construction": 64,
         "hnsw_ef_search": None,
