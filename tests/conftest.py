@@ -20,6 +20,12 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from agent_brain_postgres import PostgresBackend, PostgresConfig
+from tests.compose_server import (  # noqa: F401 - fixtures, those that pytest-docker asks for
+    compose_server,
+    docker_compose_command,
+    docker_compose_file,
+    docker_setup,
+)
 
 TEST_URL = "ABP_TEST_DATABASE_URL"
 DIMENSIONS = 8

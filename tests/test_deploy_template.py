@@ -16,6 +16,7 @@ import yaml
 
 from agent_brain_postgres import deploy
 from tests import servers
+from tests.compose_server import missing_engine
 
 VARIABLES = {"POSTGRES_PASSWORD": "pass word", "POSTGRES_PORT": "5439"}
 COMMENTED = re.compile(r"^\s*#")
@@ -23,11 +24,10 @@ SETTING = re.compile(r"^\s+(- --|- \w|[\w-]+:)")
 
 
 def composes() -> list[str]:
-    """The compose programs of this machine: Compose 2 (from PyPI), Debian's Compose 1."""
-    beside = Path(sys.executable).with_name("docker-compose")
-    found = [str(beside)] if beside.exists() else []
-    debian = shutil.which("docker-compose", path="/usr/bin:/usr/local/bin")
-    return found + ([debian] if debian else [])
+    """Every `docker-compose` of this machine: Compose 2 (also from PyPI), Debian's Compose 1."""
+    directories = [str(Path(sys.executable).parent), *os.get_exec_path()]
+    found = (shutil.which("docker-compose", path=directory) for directory in directories)
+    return [*dict.fromkeys(program for program in found if program)]
 
 
 @pytest.fixture(params=composes() or [""])
@@ -234,3 +234,16 @@ def test_the_template_is_package_data_and_the_same_file_as_the_checkout_has(
 ) -> None:
     shipped = project_root / "templates" / deploy.TEMPLATE_NAME
     assert deploy.template().read_bytes() == shipped.read_bytes()
+
+
+def test_without_an_engine_the_docker_run_says_so(project_root: Path) -> None:
+    if missing_engine() is None:
+        pytest.skip("a Docker engine answers here; `pytest --docker` uses it")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--docker", "-q", "-rs", "-p", "no:cacheprovider",
+         "tests/test_health.py::test_the_document_has_the_contracts_shape"],
+        cwd=project_root, capture_output=True, text=True, check=False,
+    )
+    assert "--docker: no Docker engine answers" in run.stdout
+    assert " failed" not in run.stdout
+    assert run.returncode == 0
