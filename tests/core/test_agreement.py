@@ -1,7 +1,12 @@
-"""The same requests to the core on Chroma, its default, and on this backend: the same answers."""
+"""The same requests to the core on Chroma, its default, and on this backend: the same answers.
+
+Chroma compares with every chunk as long as there are fewer than a hundred. Beyond that its index
+misses some of the nearest ones, as the core sets it up; this backend does not, as `test_app` shows.
+"""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ from .harness import SERVE, Api, Project, running
 
 QUESTIONS = (
     "how are escapes in a JSON string decoded",
-    "wrap a paragraph of text to a width",
+    "merge sorted inputs into one",
     "push an item onto the heap and pop the smallest",
     "moons of Jupiter",
     "what does a deadlock need",
@@ -68,18 +73,28 @@ def ask(api: Api, docs: Path) -> Answers:
 
 
 @pytest.fixture(scope="module")
-def chroma(project: Project) -> Answers:
-    """The core as it comes."""
-    variant = replace(project, storage={"backend": "chroma"}, state_name=".state-chroma")
-    with running(variant) as server:
-        return ask(server.api, project.docs)
+def few(project: Project) -> Path:
+    """A folder of fewer than a hundred chunks."""
+    folder = project.root / "few"
+    folder.mkdir()
+    for name in ("json/decoder.py", "heapq.py", "astronomy.md", "cooking.md", "handbook.md"):
+        shutil.copy(project.docs / name, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def postgres(project: Project) -> Answers:
+def chroma(project: Project, few: Path) -> Answers:
+    """The core as it comes."""
+    variant = replace(project, storage={"backend": "chroma"}, state_name=".state-chroma")
+    with running(variant) as server:
+        return ask(server.api, few)
+
+
+@pytest.fixture(scope="module")
+def postgres(project: Project, few: Path) -> Answers:
     """The core on this backend."""
     with running(project, SERVE) as server:
-        return ask(server.api, project.docs)
+        return ask(server.api, few)
 
 
 def ids(results: list[dict[str, Any]]) -> list[str]:
@@ -89,7 +104,7 @@ def ids(results: list[dict[str, Any]]) -> list[str]:
 def test_the_same_chunks_are_stored(chroma: Answers, postgres: Answers) -> None:
     assert postgres.job["status"] == chroma.job["status"] == "done"
     assert postgres.job["total_chunks"] == chroma.job["total_chunks"]
-    assert postgres.count == chroma.count
+    assert postgres.count == chroma.count < 100
     assert [f["chunk_count"] for f in postgres.folders] == [
         f["chunk_count"] for f in chroma.folders
     ]
@@ -102,8 +117,10 @@ def test_vector_search_agrees(
 ) -> None:
     theirs, ours = chroma.vector[question, name], postgres.vector[question, name]
     scores = {result["chunk_id"]: result["score"] for result in theirs}
-    assert set(ids(ours)) == set(scores)
-    for result in ours:
+    # Chroma leaves out what points away from the question; here it scores 0 and fills up top_k.
+    alike = [result for result in ours if result["score"] > 0]
+    assert set(ids(alike)) == set(scores)
+    for result in alike:
         assert result["score"] == pytest.approx(scores[result["chunk_id"]], abs=1e-3)
 
 
@@ -112,6 +129,9 @@ def test_results_carry_the_same_text_and_metadata(chroma: Answers, postgres: Ans
     for key, results in postgres.vector.items():
         theirs = {result["chunk_id"]: result for result in chroma.vector[key]}
         for ours in results:
+            if ours["chunk_id"] not in theirs:
+                assert ours["score"] == 0
+                continue
             other = theirs[ours["chunk_id"]]
             for field in ("text", "source", "source_type", "language"):
                 assert ours[field] == other[field]
@@ -121,7 +141,8 @@ def test_results_carry_the_same_text_and_metadata(chroma: Answers, postgres: Ans
 
 
 def test_a_chunk_looked_up_is_the_same(chroma: Answers, postgres: Answers) -> None:
-    assert postgres.chunks == chroma.chunks
+    assert chroma.chunks
+    assert {i: postgres.chunks[i] for i in chroma.chunks} == chroma.chunks
 
 
 @pytest.mark.parametrize("word", RARE)

@@ -15,6 +15,7 @@ from agent_brain_postgres import core
 
 from .cluster import Cluster
 from .harness import Api, Project
+from .standin import embed
 
 MODES = ("vector", "bm25", "hybrid", "multi")
 QUESTION = "how are escapes in a JSON string decoded"
@@ -221,6 +222,19 @@ class TestQuery:
         results = api.query(QUESTION, mode=mode, file_paths=["*decoder.py"], top_k=50)
         assert results
         assert set(sources(results)) == {"decoder.py"}
+
+    def test_vector_search_finds_exactly_the_nearest(
+        self, api: Api, indexed: Any, cluster: Cluster, project: Project
+    ) -> None:
+        with cluster.connect(project.storage["postgres"]["database"]) as connection:
+            rows = connection.execute("SELECT chunk_id, document FROM agent_brain.chunks").fetchall()
+        question = embed(QUESTION, 256)
+        scores = {chunk_id: float(question @ embed(text, 256)) for chunk_id, text in rows}
+        nearest = sorted(scores, key=lambda chunk_id: -scores[chunk_id])[:20]
+        found = api.query(QUESTION, mode="vector", top_k=20)
+        assert [result["chunk_id"] for result in found] == nearest
+        for result in found:
+            assert result["score"] == pytest.approx(scores[result["chunk_id"]], abs=1e-3)
 
     @pytest.mark.parametrize("mode", ["vector", "hybrid"])
     def test_top_k_is_filled(self, api: Api, indexed: Any, mode: str) -> None:

@@ -157,7 +157,7 @@ def test_another_model_in_the_target_is_refused(target: Project, chroma: Any) ->
     directory, _, _ = chroma
     other = replace(target, model="standin-256-other-256")
     with running(other, SERVE) as server:
-        assert server.api.index(target.docs)["status"] == "done"
+        assert server.api.index(target.docs, force=True)["status"] == "done"
     done = migrate(target, "--from-chroma", directory, check=False)
     assert done.returncode == 1
     assert "standin-256-other-256" in done.stderr
@@ -296,5 +296,6 @@ def table_digest(cluster: Cluster, database: str) -> Any:
     with cluster.connect(database) as connection:
         return connection.execute(
             "SELECT count(*), md5(string_agg(d::text, ',' ORDER BY chunk_id)), "
-            "(SELECT string_agg(xmin::text, ',') FROM embedding_metadata) FROM documents d"
+            "(SELECT string_agg(xmin::text, ',') FROM public.embedding_metadata) "
+            "FROM public.documents d"
         ).fetchone()
