@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -101,11 +105,31 @@ def test_wrong_port(own: servers.Server, project: Path, monkeypatch: Environment
     assert first_failure(report).mend == f"export AGENT_BRAIN_POSTGRES_PORT={own.port}"
 
 
+class Greeting(BaseRequestHandler):
+    """What a mail server says first."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"220 mail.example.com\r\n")
+
+
 def test_a_port_where_something_else_listens(monkeypatch: Environment) -> None:
-    with listening() as port:
-        monkeypatch.setenv("AGENT_BRAIN_POSTGRES_PORT", str(port))
-        monkeypatch.setattr("agent_brain_postgres.doctor.network.PATIENCE", 0.3)
-        assert_named(diagnose(), "tcp", "is not PostgreSQL")
+    with ThreadingTCPServer(("127.0.0.1", 0), Greeting) as mail:
+        Thread(target=mail.serve_forever).start()
+        monkeypatch.setenv("AGENT_BRAIN_POSTGRES_PORT", str(mail.server_address[1]))
+        report = diagnose()
+        mail.shutdown()
+    assert_named(report, "tcp", "is not PostgreSQL", "wrong port")
+
+
+def test_a_server_that_hangs(own: servers.Server, monkeypatch: Environment) -> None:
+    use(monkeypatch, own)
+    monkeypatch.setattr("agent_brain_postgres.doctor.network.PATIENCE", 0.5)
+    own.pause()
+    try:
+        report = diagnose()
+    finally:
+        own.resume()
+    assert_named(report, "tcp", "does not answer", "hangs")
 
 
 def test_wrong_password(own: servers.Server, monkeypatch: Environment) -> None:
@@ -155,13 +179,28 @@ def test_no_right_to_create_the_extension(
     assert_named(diagnose(), "pgvector", "no right to create the extension", "ordinary")
 
 
+def test_the_command_that_it_gives_mends_it(
+    own: servers.Server, monkeypatch: Environment
+) -> None:
+    own.execute("CREATE DATABASE mended OWNER ordinary")
+    use(monkeypatch, own, dbname="mended", user="ordinary", password="ordinary")
+    command = shlex.split(first_failure(diagnose()).mend)
+    command[0] = str(own.installation / "bin" / "psql")
+    done = subprocess.run(command, env={"PGPASSWORD": servers.PASSWORD}, check=False)
+    assert done.returncode == 0
+    assert diagnose().status != "failed"
+
+
 def test_no_right_to_create_the_schema(own: servers.Server, monkeypatch: Environment) -> None:
     own.execute("CREATE DATABASE notheirs")
     own.execute("CREATE EXTENSION vector", database="notheirs")
     use(monkeypatch, own, dbname="notheirs", user="ordinary", password="ordinary")
     report = diagnose()
     assert_named(report, "rights", "may not create the schema")
-    assert first_failure(report).mend == "psql: GRANT CREATE ON DATABASE notheirs TO ordinary"
+    assert shlex.split(first_failure(report).mend) == [
+        *("psql", "--host", "127.0.0.1", "--port", str(own.port), "--username", "postgres"),
+        *("--dbname", "notheirs", "--command", "GRANT CREATE ON DATABASE notheirs TO ordinary"),
+    ]
 
 
 @pytest.fixture

@@ -73,6 +73,18 @@ class Case:
         """Run a query of at most one row."""
         return next(iter(await self.rows(statement, *parameters)), None)
 
+    def psql(self, *statements: str, as_superuser: bool = False) -> str:
+        """Give the command that runs statements on this database, by hand."""
+        config = self.settings
+        host, port = config.addresses()[0]
+        words = [word for text in statements for word in ("--command", text)]
+        database = ["--dbname", config.database]
+        if (inside := self.compose("exec postgres psql")) is not None:
+            return f"{inside} {shlex.join(['--username', config.user, *database, *words])}"
+        user = "postgres" if as_superuser else config.user
+        server = ["psql", "--host", host, "--port", str(port), "--username", user]
+        return shlex.join([*server, *database, *words])
+
     def compose(self, command: str) -> str | None:
         """Give a `docker compose` command for the project's container; None if it has none."""
         directory = self.places.state_directory

@@ -47,6 +47,10 @@ def ok(check: str, seen: str, *details: str) -> Finding:
     return Finding(check, "ok", seen, details=details)
 
 
+# What mends everything that `Fix` can.
+FIX_IT = "agent-brain-postgres doctor --fix"
+
+
 def warning(check: str, seen: str, mend: str, fix: Fix | None = None) -> Finding:
     """Report what works but should be different."""
     return Finding(check, "warning", seen, mend, fix=fix)

@@ -11,7 +11,8 @@ from psycopg import sql
 
 from agent_brain_postgres import index_state, ladder
 from agent_brain_postgres.doctor.case import Case
-from agent_brain_postgres.doctor.finding import Finding, Fix, failed, ok, warning
+from agent_brain_postgres.doctor.finding import FIX_IT, Finding, Fix, failed, ok, warning
+from agent_brain_postgres.doctor.tables import analysis
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.store import Store
 
@@ -48,13 +49,13 @@ async def validity(case: Case) -> list[Finding]:
     store = case.store
     assert store is not None
     indexes = await case.rows(INDEXES, store.schema)
-    problems = list(_problems(store, indexes))
+    problems = list(_problems(case, store, indexes))
     if problems:
         return problems
     return [ok("index", ", ".join(f"{name} ({method}, {size})" for name, method, *_, size in indexes))]
 
 
-def _problems(store: Store, indexes: list[tuple[Any, ...]]) -> Iterator[Finding]:
+def _problems(case: Case, store: Store, indexes: list[tuple[Any, ...]]) -> Iterator[Finding]:
     for name, _, is_valid, is_building, _ in indexes:
         if is_building:
             yield warning("index", f"the index {name} is being built", "wait until it is done")
@@ -64,7 +65,8 @@ def _problems(store: Store, indexes: list[tuple[Any, ...]]) -> Iterator[Finding]
     for name, definition in REQUIRED.items():
         if name not in present:
             table = store.chunks.as_string(None)
-            mend = f"psql: CREATE INDEX CONCURRENTLY {name} ON {table} USING {definition}"
+            statement = f"CREATE INDEX CONCURRENTLY {name} ON {table} USING {definition}"
+            mend = case.psql(statement)
             yield warning("index", f"the index {name} is missing: searches are slow", mend)
 
 
@@ -80,7 +82,7 @@ def _invalid(store: Store, name: str) -> Finding:
         await connection.execute(sql.SQL(verb).format(index))
 
     seen = f"invalid index: {name} is half built, is not used, and slows writes down"
-    return failed("index", seen, "agent-brain-postgres doctor --fix", Fix(title, carry_out))
+    return failed("index", seen, FIX_IT, Fix(title, carry_out))
 
 
 async def use(case: Case) -> list[Finding]:
@@ -106,8 +108,8 @@ async def _used(case: Case, store: Store, chosen: ladder.Rung, rows: int) -> Fin
         return ok("searches", f"{rows} chunks; vector searches use {index}")
     if rows < ladder.crossover(store.dimensions or 0):
         return ok("searches", f"{rows} chunks: the planner compares each with the query")
-    mend = f"psql: ANALYZE {store.chunks.as_string(None)}"
-    return warning("searches", f"{rows} chunks, but the planner avoids the vector index", mend)
+    seen = f"{rows} chunks, but the planner avoids the vector index"
+    return warning("searches", seen, FIX_IT, analysis(store))
 
 
 async def _planned(case: Case, store: Store, chosen: ladder.Rung) -> str | None:

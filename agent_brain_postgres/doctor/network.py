@@ -62,6 +62,10 @@ async def _reach(case: Case, host: str, port: int) -> Finding | None:
         elsewhere = await _elsewhere(case, host, port)
         seen = f"what listens on {place} is not PostgreSQL{_answers(elsewhere)}: wrong port"
         return failed("tcp", seen, _correct_port(elsewhere))
+    if spoken == "silent":
+        seen = f"{place} takes connections but does not answer: PostgreSQL hangs, or wrong port"
+        restart = case.compose("restart") or "restart PostgreSQL, or correct port"
+        return failed("tcp", seen, restart)
     return None
 
 
@@ -92,7 +96,7 @@ async def _elsewhere(case: Case, host: str, port: int) -> int | None:
         if candidate == port:
             continue
         try:
-            if await wire.speaker(host, candidate, 0.5) != "other":
+            if await wire.speaker(host, candidate, 0.5) in ("tls", "plain"):
                 return candidate
         except (OSError, asyncio.TimeoutError):
             continue

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from agent_brain_postgres import schema
 from agent_brain_postgres.doctor.case import Case
-from agent_brain_postgres.doctor.finding import Finding, Fix, failed, ok, warning
+from agent_brain_postgres.doctor.finding import FIX_IT, Finding, Fix, failed, ok, warning
 from agent_brain_postgres.errors import SettingsError
 from agent_brain_postgres.pool import Connection
 
@@ -69,8 +69,11 @@ async def server(case: Case) -> list[Finding]:
 
 
 def _writable(case: Case) -> str:
-    name = case.settings.database
-    return f'ALTER DATABASE "{name}" SET default_transaction_read_only = off'
+    name = sql.Identifier(case.settings.database).as_string(None)
+    return case.psql(
+        "SET default_transaction_read_only = off",
+        f"ALTER DATABASE {name} SET default_transaction_read_only = off",
+    )
 
 
 async def pgvector(case: Case) -> list[Finding]:
@@ -104,7 +107,7 @@ def _installed(version: str, available: str | None, case: Case) -> Finding:
     seen = f"the database has pgvector {version}; {_minimum()} or newer is needed"
     if available is not None and parsed(available) >= schema.MINIMUM_PGVECTOR:
         fix = Fix("ALTER EXTENSION vector UPDATE", _update)
-        return failed("pgvector", seen, "psql: ALTER EXTENSION vector UPDATE", fix)
+        return failed("pgvector", seen, FIX_IT, fix)
     return failed("pgvector", seen, _install(case))
 
 
@@ -118,14 +121,14 @@ def _install(case: Case) -> str:
 async def _creatable(case: Case, version: str, needs_superuser: bool) -> Finding:
     row = await case.row(RIGHTS)
     assert row is not None
-    is_superuser, may_create, database, user = row
+    is_superuser, may_create, _, user = row
     if is_superuser or (may_create and not needs_superuser):
         seen = f"pgvector {version} is available; the first start creates it"
         fix = Fix("CREATE EXTENSION vector", _create)
         return Finding("pgvector", "ok", seen, fix=fix)
     seen = f"no right to create the extension: user {user} may not CREATE EXTENSION vector"
-    statement = f"CREATE EXTENSION vector (as a superuser, in the database {database})"
-    return failed("pgvector", seen, f"psql: {statement}")
+    mend = case.psql("CREATE EXTENSION vector", as_superuser=True)
+    return failed("pgvector", seen, mend)
 
 
 async def _create(connection: Connection) -> None:
@@ -165,9 +168,10 @@ async def rights(case: Case) -> list[Finding]:
     if schema_row is None:
         if may_create:
             return [ok("rights", f"user {user} may create the schema {name}")]
-        mend = f"psql: GRANT CREATE ON DATABASE {database} TO {user}"
+        mend = case.psql(f"GRANT CREATE ON DATABASE {database} TO {user}", as_superuser=True)
         return [failed("rights", f"user {user} may not create the schema {name}", mend)]
     if not all(schema_row):
-        mend = f"psql: GRANT USAGE, CREATE ON SCHEMA {quoted} TO {user}"
+        statement = f"GRANT USAGE, CREATE ON SCHEMA {quoted} TO {user}"
+        mend = case.psql(statement, as_superuser=True)
         return [failed("rights", f"user {user} may not use the schema {name}", mend)]
     return [ok("rights", f"user {user} may use the schema {name}")]

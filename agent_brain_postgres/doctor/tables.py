@@ -10,7 +10,7 @@ from psycopg import sql
 
 from agent_brain_postgres import embedding_metadata, schema
 from agent_brain_postgres.doctor.case import Case
-from agent_brain_postgres.doctor.finding import Finding, Fix, failed, ok, warning
+from agent_brain_postgres.doctor.finding import FIX_IT, Finding, Fix, failed, ok, warning
 from agent_brain_postgres.errors import StorageError
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.store import Store
@@ -78,7 +78,8 @@ async def schema_version(case: Case) -> list[Finding]:
     if found != str(schema.SCHEMA_VERSION):
         quoted = sql.Identifier(store.schema).as_string(None)
         seen = f"the tables have version {found}; this package needs {schema.SCHEMA_VERSION}"
-        return [failed("schema", seen, f"psql: DROP SCHEMA {quoted} CASCADE, and index again")]
+        mend = f"{case.psql(f'DROP SCHEMA {quoted} CASCADE')}, and index again"
+        return [failed("schema", seen, mend)]
     case.store = store
     return [ok("schema", f"schema {config.db_schema}, version {found}")]
 
@@ -99,8 +100,8 @@ async def dimensions(case: Case) -> list[Finding]:
         return [ok("dimensions", seen, *await _model(case))]
     quoted = sql.Identifier(case.store.schema).as_string(None)
     seen = f"the stored embeddings have {found} dimensions, but {source} makes {expected}"
-    mend = f"psql: DROP SCHEMA {quoted} CASCADE, and index again; or go back to the former model"
-    return [failed("dimensions", seen, mend)]
+    mend = f"{case.psql(f'DROP SCHEMA {quoted} CASCADE')}, and index again"
+    return [failed("dimensions", f"{seen}: go back to that model, or start anew", mend)]
 
 
 def _expected(case: Case) -> tuple[int | None, str]:
@@ -144,16 +145,21 @@ async def tidiness(case: Case) -> list[Finding]:
     seen = f"{live} chunks, {dead} dead rows, {size}"
     table = store.chunks.as_string(None)
     vacuum = Fix(f"VACUUM (ANALYZE) {table}", _statement("VACUUM (ANALYZE) {}", store.chunks))
-    analyse = Fix(f"ANALYZE {table}", _statement("ANALYZE {}", store.chunks))
+    analyse = analysis(store)
     if not has_autovacuum:
-        mend = f"psql: ALTER TABLE {table} RESET (autovacuum_enabled)"
+        mend = case.psql(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
         return [warning("tables", f"{seen}; autovacuum is off", mend)]
     if dead > MANY_DEAD and dead > DEAD_SHARE * (live + dead):
-        return [warning("tables", f"{seen}: bloat", f"psql: VACUUM (ANALYZE) {table}", vacuum)]
+        return [warning("tables", f"{seen}: bloat", FIX_IT, vacuum)]
     if not is_analysed and (estimate < 0 or live > 0):
-        mend = f"psql: ANALYZE {table}"
-        return [warning("tables", f"{seen}; the planner has no statistics", mend, analyse)]
+        return [warning("tables", f"{seen}; the planner has no statistics", FIX_IT, analyse)]
     return [ok("tables", seen)]
+
+
+def analysis(store: Store) -> Fix:
+    """Give the repair that tells the planner what the table holds."""
+    table = store.chunks
+    return Fix(f"ANALYZE {table.as_string(None)}", _statement("ANALYZE {}", table))
 
 
 def _statement(

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_brain_postgres import index_state, ladder
+from agent_brain_postgres import build, index_state, ladder
 from agent_brain_postgres.deploy import env_file, yaml_file
 from agent_brain_postgres.deploy.template import COMPOSE_NAME
 from agent_brain_postgres.doctor.case import Case
@@ -39,7 +39,6 @@ SELECT pg_catalog.current_setting('max_connections')::int
 SHM = Path("/dev/shm")  # noqa: S108 - measured, not written to
 MEGABYTE = 1 << 20
 LEAST_WORK_MEM = 4 * MEGABYTE
-LEAST_MAINTENANCE = 64 * MEGABYTE
 ROUND_TRIPS = 7
 SLOW_LOCAL, SLOW_REMOTE = 5.0, 50.0  # milliseconds
 
@@ -47,48 +46,60 @@ SLOW_LOCAL, SLOW_REMOTE = 5.0, 50.0  # milliseconds
 async def memory(case: Case) -> list[Finding]:
     """Compare memory settings with what searches and an index build need."""
     values = dict(await case.rows(MEMORY))
-    maintenance = values["maintenance_work_mem"]
+    available = build_memory(values)
     seen = ", ".join(f"{name} {_size(value)}" for name, value in sorted(values.items()))
     if values["work_mem"] < LEAST_WORK_MEM:
-        mend = "psql: ALTER SYSTEM SET work_mem = '16MB', then SELECT pg_reload_conf()"
-        return [warning("memory", f"{seen}: sorts go to disk", mend)]
-    needed = max(LEAST_MAINTENANCE, await graph_size(case))
-    if maintenance < needed:
-        wanted = _size(_rounded(needed))
-        mend = f"psql: ALTER SYSTEM SET maintenance_work_mem = '{wanted}', then pg_reload_conf()"
-        what = f"a build of the vector index needs about {_size(needed)}"
+        return [warning("memory", f"{seen}: sorts go to disk", _set(case, "work_mem", "16MB"))]
+    needed = await graph_size(case)
+    if available < needed:
+        what = f"a build of the vector index needs {_size(needed)}"
+        mend = _set(case, "maintenance_work_mem", _size(_rounded(needed)))
         return [warning("memory", f"{seen}; {what}", mend)]
     return [ok("memory", seen)]
 
 
+def build_memory(values: dict[str, int]) -> int:
+    """Give what an index build allows itself at most, as `build` does."""
+    allowed = max(1024 * MEGABYTE, 8 * values["shared_buffers"])
+    return max(values["maintenance_work_mem"], min(build.MAX_MEMORY, allowed))
+
+
+def _set(case: Case, name: str, value: str) -> str:
+    """Say how to change a setting of the server."""
+    if (up := case.compose("up --detach --wait")) is not None:
+        # The template gives the setting on the command line, which nothing else overrides.
+        return f"set POSTGRES_{name.upper()}={value} in {env_file.NAME}, then {up}"
+    if case.settings.embedded:
+        return "use a server of your own: agent-brain-postgres init --docker"
+    change = f"ALTER SYSTEM SET {name} = '{value}'"
+    return case.psql(change, "SELECT pg_reload_conf()", as_superuser=True)
+
+
 async def graph_size(case: Case) -> int:
-    """Estimate the bytes of the HNSW graph while it is built."""
+    """Estimate the bytes of the vector index while it is built; 0 when none is due."""
     store = case.store
     if store is None or store.dimensions is None:
         return 0
     rows = (await index_state.read(case.database, store)).rows
     if rows < ladder.crossover(store.dimensions):
         return 0
-    chosen = ladder.store_rung(store)
-    width = 4 * store.dimensions
-    if chosen is not None and chosen.kind != "hnsw":
-        width = store.dimensions // 8 if chosen.kind == "hnsw_binary" else 2 * store.dimensions
-    return rows * (width + 20 * case.settings.hnsw_m + 160)
+    return build.memory(store, rows, case.settings.hnsw_m)
 
 
 async def shared_memory(case: Case) -> list[Finding]:
     """Compare /dev/shm, where parallel builds keep their graph, with maintenance_work_mem."""
     kind = await case.row("SELECT pg_catalog.current_setting('dynamic_shared_memory_type')")
     maintenance = dict(await case.rows(MEMORY))["maintenance_work_mem"]
+    needed = max(maintenance, await graph_size(case))
     if kind is None or kind[0] != "posix":
         return [ok("shm", f"{kind[0] if kind else 'none'}: /dev/shm is not used")]
     size, where = _container_shm(case) or _own_shm(case) or (None, "")
     if size is None:
         return [ok("shm", "the server's /dev/shm is not visible from here")]
-    if size < maintenance:
-        mend = f"set shm_size: {_size(_rounded(maintenance * 2))} ({where})"
-        seen = f"{SHM} has {_size(size)}, less than maintenance_work_mem {_size(maintenance)}"
-        return [warning("shm", f"{seen}: parallel index builds fail", mend)]
+    if size < needed:
+        seen = f"{SHM} has {_size(size)} ({where}); a parallel index build needs {_size(needed)}"
+        mend = _set(case, "shm_size", _size(_rounded(2 * needed)).lower())
+        return [warning("shm", f"{seen}, without it one process builds alone", mend)]
     return [ok("shm", f"{SHM} has {_size(size)} ({where})")]
 
 

@@ -8,11 +8,11 @@ from typing import Literal
 # The request code that asks a PostgreSQL server for TLS; it answers with one letter.
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
-Speaker = Literal["tls", "plain", "other"]
+Speaker = Literal["tls", "plain", "other", "silent"]
 
 
 async def speaker(host: str, port: int, timeout: float) -> Speaker:
-    """Tell what listens: PostgreSQL with TLS, PostgreSQL without, or something else.
+    """Tell what listens: PostgreSQL with TLS, PostgreSQL without, something else, or who knows.
 
     Raises `OSError` when nothing does, `TimeoutError` when packets vanish.
     """
@@ -20,7 +20,9 @@ async def speaker(host: str, port: int, timeout: float) -> Speaker:
     try:
         writer.write(_SSL_REQUEST)
         answer = await asyncio.wait_for(reader.read(1), timeout)
-    except (OSError, asyncio.TimeoutError):
+    except asyncio.TimeoutError:
+        return "silent"
+    except OSError:
         return "other"
     finally:
         writer.close()
