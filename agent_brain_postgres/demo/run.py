@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,4 +132,17 @@ class Demo:
 def run_demo(root: Path, state: Path, queries: Sequence[str], console: Console) -> None:
     """Run the demo to its end, or to Ctrl-C."""
     demo = Demo(root, state, console)
-    asyncio.run(demo.run(queries))
+    with _drivers_quiet():
+        asyncio.run(demo.run(queries))
+
+
+@contextmanager
+def _drivers_quiet() -> Iterator[None]:
+    """Keep what psycopg logs about a connection that Ctrl-C cut short off the terminal."""
+    driver = logging.getLogger("psycopg")
+    level = driver.level
+    driver.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        driver.setLevel(level)
