@@ -161,7 +161,7 @@ def _statement(
     store: Store, plan: vectors.Plan, shape: ranking.Shape, fusion: Fusion, top_k: int
 ) -> bytes:
     statement = sql.SQL(FUSED).format(
-        nearest=vectors._nearest(store, plan),
+        nearest=vectors.nearest(store, plan),
         score=vectors.score(store, sql.Identifier("distance")),
         ranked=ranking.ranked(store, shape),
         scaled=sql.SQL(SCALED),

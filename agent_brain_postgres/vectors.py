@@ -35,8 +35,6 @@ SAMPLED_ROWS = 1_000
 SMALL = 5_000
 MIN_SCANNED, MAX_SCANNED = 500, 1_000_000
 
-Body = tuple[sql.Composed, dict[str, Any]]
-
 # The settings are made before the scan that waits for them, and end with the statement.
 SETTINGS: LiteralString = """(
     SELECT pg_catalog.concat(
@@ -163,18 +161,6 @@ async def search(
     ]
 
 
-def nearest_cte(
-    store: Store, query: FloatVector, top_k: int, condition: Filter
-) -> Body:
-    """Give the body of a CTE that yields `chunk_id, distance` of the nearest, and its parameters.
-
-    Parameters begin with `near_`, those of the filter are its own. `score()` makes a score of the
-    distance. The statement that holds it must not be run in parallel, nor cut its rows short.
-    """
-    plan = choose(store, top_k, condition, ("chunk_id",))
-    return _nearest(store, plan), parameters(store, plan, query, condition)
-
-
 def choose(store: Store, top_k: int, condition: Filter, columns: tuple[str, ...]) -> Plan:
     """Decide how to search from what is known of the store and the filter."""
     if condition.empty:
@@ -249,13 +235,17 @@ def _search_statement(store: Store, plan: Plan) -> bytes:
     statement = sql.SQL(SEARCH).format(
         kept=sql.SQL("kept") if sampled else sql.SQL("NULL::float8"),
         score=score(store, sql.Identifier("distance")),
-        nearest=_nearest(store, plan, kept=sampled),
+        nearest=nearest(store, plan, kept=sampled),
     )
     return statement.as_bytes(None)
 
 
-def _nearest(store: Store, plan: Plan, *, kept: bool = False) -> sql.Composed:
-    """Compose the statement of a plan; with `kept`, a column for what the sample found."""
+def nearest(store: Store, plan: Plan, *, kept: bool = False) -> sql.Composed:
+    """Compose a query that yields the plan's columns and `distance`, nearest first.
+
+    It may be the body of a CTE: its parameters are those of `parameters()`, which begin with
+    `near_`, and the filter's own. With `kept` it has a column for what the sample found.
+    """
     query = sql.Placeholder("near_query", format="b")
     condition = sql.SQL(plan.condition or "TRUE")
     parts: dict[str, sql.Composable] = {
