@@ -199,19 +199,25 @@ def parameters(
         return params
     rows = store.estimates.rows
     candidates = _candidates(store, plan.top_k)
-    ef = store.estimates.ef_search or ladder.ef_search(candidates, rows)
-    params["near_ef"] = str(min(ladder.MAX_EF_SEARCH, max(ef, candidates)))
     share = 1.0
     if plan.condition is not None:
-        share = crossover(store, plan.top_k, plan.condition)
-        known = store.estimates.kept(_key(plan.condition, condition))
-        share = max(share, known or 0.0)
+        known = store.estimates.kept(_key(plan.condition, condition)) or 0.0
+        share = max(crossover(store, plan.top_k, plan.condition), known)
+    params["near_ef"] = str(_ef_search(store, candidates, share))
     if ladder.has_iterative_scan(store):
         params["near_scan"] = str(_scan_limit(rows, share, candidates))
     if plan.way == "sample":
         params["near_kept"] = share
         params["near_percent"] = min(100.0, 100.0 * SAMPLED_ROWS / max(rows, 1))
     return params
+
+
+def _ef_search(store: Store, candidates: int, share: float) -> int:
+    """Give as many candidates as let enough rows through the filter at the first step."""
+    ef = float(store.estimates.ef_search or ladder.ef_search(candidates, store.estimates.rows))
+    if share < 1.0:
+        ef = max(1.5 * ef, 2.0 * candidates / share)
+    return min(ladder.MAX_EF_SEARCH, max(round(ef), candidates))
 
 
 def _scan_limit(rows: int, share: float, candidates: int) -> int:

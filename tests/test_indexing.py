@@ -258,7 +258,7 @@ async def test_after_reset_the_index_is_built_again(full: PostgresBackend, dsn: 
 
 @pytest.mark.usefixtures("slow_build")
 async def test_waiting_has_a_limit(full: PostgresBackend) -> None:
-    with pytest.raises(StorageError, match="not ready after 0.3 s"):
+    with pytest.raises(StorageError, match=r"not ready after 0\.3 s"):
         await full.wait_until_indexed(timeout=0.3)
 
 
@@ -276,7 +276,8 @@ async def test_waiting_reports_why_there_is_no_index(
 async def test_a_parallel_build_without_shared_memory_is_repeated_without_workers(
     full: PostgresBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = build._run, []
+    real = build._run
+    refused: list[bool] = []
 
     async def run(connection: Any, statement: Any, **more: Any) -> None:
         if not refused:

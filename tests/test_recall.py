@@ -14,7 +14,7 @@ from agent_brain_postgres.store import Metric
 from tests.conftest import MakeBackend
 from tests.nearest import Vectors, fill, make_metadata, make_vectors, nearest
 
-ROWS, DIMENSIONS, QUERIES = 12_000, 48, 25
+ROWS, DIMENSIONS, QUERIES = 6_000, 48, 25
 
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = {
     "50 %": ({"half": True}, lambda m: bool(m["half"])),
@@ -22,7 +22,7 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = {
     "1 %": ({"hundredth": True}, lambda m: bool(m["hundredth"])),
     "0.1 %": ({"thousandth": True}, lambda m: bool(m["thousandth"])),
     "with the query": ({"side": "left"}, lambda m: bool(m["side"] == "left")),
-    "a range": ({"number": {"$lt": 4_000}}, lambda m: bool(m["number"] < 4_000)),
+    "a range": ({"number": {"$lt": 2_000}}, lambda m: bool(m["number"] < 2_000)),
     "all but": ({"tenth": {"$ne": True}}, lambda m: not m["tenth"]),
 }
 
@@ -83,6 +83,6 @@ async def test_recall_of_long_vectors(
 
 
 async def test_recall_with_halfvec_storage(make_backend: MakeBackend) -> None:
-    rows = make_vectors(ROWS // 2, DIMENSIONS)
+    rows = make_vectors(ROWS, DIMENSIONS)
     backend = await _store(make_backend, "cosine", rows, embedding_type="halfvec")
     assert await _recall(backend, rows, "cosine") >= 0.97
