@@ -126,12 +126,16 @@ class Server:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, how: signal.Signals) -> None:
-        import psutil  # type: ignore[import-untyped]
-
         assert self._process is not None
-        postmaster = psutil.Process(self._process.pid)
-        for process in (postmaster, *postmaster.children(recursive=True)):
-            process.send_signal(how)
+        os.kill(self._process.pid, how)
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True
+        ).stdout
+        children = [pid for parent, pid in map(str.split, listed.splitlines())
+                    if int(parent) == self._process.pid]
+        assert children
+        for pid in children:
+            os.kill(int(pid), how)
 
     def ensure_running(self) -> None:
         """Start it again if an earlier test left it stopped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -30,7 +31,13 @@ def composes() -> list[str]:
     return [*dict.fromkeys(program for program in found if program)]
 
 
-@pytest.fixture(params=composes() or [""])
+@functools.cache
+def compose_2() -> list[str]:
+    """Those that are Compose 2, which also says how it names things."""
+    return [c for c in composes() if " v2" in run_compose(c, Path.cwd(), "version").stdout]
+
+
+@pytest.fixture(scope="module", params=composes() or [""])
 def compose(request: pytest.FixtureRequest) -> str:
     if not request.param:
         pytest.skip(
@@ -55,13 +62,14 @@ def run_compose(
     )
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    deploy.copy_template(tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("project")
+    deploy.copy_template(directory)
+    return directory
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service(compose: str, project: Path) -> dict[str, Any]:
     made = run_compose(compose, project, "config", **VARIABLES, COMPOSE_PROJECT_NAME="one")
     assert made.returncode == 0, made.stderr
@@ -78,11 +86,11 @@ def test_compose_accepts_the_template_and_ignores_nothing_in_it(
 
 
 def test_a_template_with_a_key_outside_the_specification_is_refused(
-    compose: str, project: Path
+    compose: str, tmp_path: Path
 ) -> None:
-    path = project / "docker-compose.yml"
+    path = deploy.copy_template(tmp_path / "docker-compose.yml")
     path.write_text(path.read_text().replace("restart:", "restrat:"))
-    assert "restrat" in run_compose(compose, project, "config", "--quiet", **VARIABLES).stderr
+    assert "restrat" in run_compose(compose, tmp_path, "config", "--quiet", **VARIABLES).stderr
 
 
 def test_without_a_password_compose_refuses_and_says_what_to_do(

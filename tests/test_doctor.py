@@ -315,6 +315,15 @@ def test_a_host_that_does_not_resolve(monkeypatch: Environment) -> None:
     assert_named(diagnose(), "dns", "nowhere.invalid", "env: AGENT_BRAIN_POSTGRES_HOST")
 
 
+def test_of_several_hosts_one_that_answers_is_enough(
+    own: servers.Server, monkeypatch: Environment
+) -> None:
+    use(monkeypatch, own, host="127.0.0.2,127.0.0.1")
+    report = diagnose()
+    assert report.status == "warning", report
+    assert "127.0.0.2" in finding(report, "tcp").seen
+
+
 def test_wrong_settings_are_named_and_nothing_else_is_tried(monkeypatch: Environment) -> None:
     monkeypatch.setenv("AGENT_BRAIN_POSTGRES_PORT", "70000")
     report = diagnose()

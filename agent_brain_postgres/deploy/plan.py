@@ -17,6 +17,7 @@ from agent_brain_postgres.deploy.state import state_directory
 from agent_brain_postgres.deploy.template import COMPOSE_NAME
 
 CONFIG_NAME = "config.yaml"
+EMBEDDED_NAME = "postgres"  # as `PostgresConfig.embedded_directory` has it
 
 _MASK = "********"
 _SECRET_LINE = re.compile(
@@ -108,7 +109,7 @@ class Plan:
     @property
     def embedded_directory(self) -> Path:
         """Where the embedded server keeps its data, unless the settings name a directory."""
-        return self.state_dir / "postgres"
+        return self.state_dir / EMBEDDED_NAME
 
     def next_commands(self) -> tuple[str, ...]:
         """Say what to type next, relative to the working directory."""

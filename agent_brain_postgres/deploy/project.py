@@ -11,7 +11,7 @@ from typing import Any
 from agent_brain_postgres import settings_files
 from agent_brain_postgres.deploy import env_file, files, ignore_file, modes, ports, yaml_file
 from agent_brain_postgres.deploy.modes import Mode, Variables
-from agent_brain_postgres.deploy.plan import CONFIG_NAME, Change, Plan
+from agent_brain_postgres.deploy.plan import CONFIG_NAME, EMBEDDED_NAME, Change, Plan
 from agent_brain_postgres.deploy.template import COMPOSE_NAME, template_text
 from agent_brain_postgres.errors import SettingsError
 
@@ -140,7 +140,7 @@ def _plan(present: Present, mode: Mode, variables: Variables, settings: dict[str
     if mode != "embedded" and modes.section(present.settings).get("embedded"):
         variables = {**variables, f"{modes.PREFIX}EMBEDDED": "false"}
     changes = [_environment_change(present, variables), _config_change(present, settings)]
-    ignore = _ignore_change(present.state_dir / env_file.NAME)
+    ignore = _ignore_change(present.state_dir, mode)
     return Plan(
         present.state_dir,
         mode,
@@ -167,13 +167,16 @@ def _config_change(present: Present, settings: dict[str, Any]) -> Change:
     return Change(path, present.config, after, mode)
 
 
-def _ignore_change(secret: Path) -> Change | None:
+def _ignore_change(state_dir: Path, mode: Mode) -> Change | None:
+    secret = state_dir / env_file.NAME
     path = ignore_file.find(secret)
     if path is None:
         return None
     before = ignore_file.load(path)
-    after = replace(before, text=ignore_file.with_entry(before.text, path, secret))
-    return Change(path, before, after)
+    text = ignore_file.with_entry(before.text, path, secret)
+    if mode == "embedded":
+        text = ignore_file.with_entry(text, path, state_dir / EMBEDDED_NAME, "/")
+    return Change(path, before, replace(before, text=text))
 
 
 def _personal_configuration() -> Path | None:

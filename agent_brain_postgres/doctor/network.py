@@ -40,7 +40,9 @@ async def tcp(case: Case) -> list[Finding]:
     for host, port in case.settings.addresses():
         problem = await _reach(case, host, port)
         if problem is None:
-            return [*problems, ok("tcp", f"PostgreSQL listens on {_place(host, port)}")]
+            # libpq takes the first host that answers, so the others are not fatal.
+            unused = [warning(p.check, p.seen, p.mend) for p in problems]
+            return [*unused, ok("tcp", f"PostgreSQL listens on {_place(host, port)}")]
         problems.append(problem)
     return problems
 

@@ -85,6 +85,9 @@ async def _ask(backend: PostgresBackend) -> Answer:
         return Answer.unhealthy(f"the database did not answer within {BUDGET} s")
     if task.cancelled():
         return Answer.unhealthy("the question was cancelled")
+    if (error := task.exception()) is not None:
+        logger.error("asking for the database's health failed", exc_info=error)
+        return Answer.unhealthy(f"asking the database failed with {type(error).__name__}")
     return task.result()
 
 
