@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,19 @@ class TestQuery:
     def test_any_string_is_a_query(self, api: Api, indexed: Any, text: str) -> None:
         for mode in MODES:
             api.query(text, mode=mode)
+
+    def test_users_at_the_same_time_get_their_own_answers(self, api: Api, indexed: Any) -> None:
+        words = ("decoder", "heap", "Jupiter", "deadlock", "dough", "quote", "wrap", "indent")
+        questions = [f"{word} {suffix}" for word in words for suffix in ("", "function")]
+
+        def ask(question: str) -> list[tuple[str, float]]:  # explain passes by the core's cache
+            found = api.query(question, mode="hybrid", explain=True)
+            return [(result["chunk_id"], result["score"]) for result in found]
+
+        alone = [ask(question) for question in questions]
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(ask, questions * 2))
+        assert together == alone * 2
 
     def test_graph_mode_says_what_it_needs(self, api: Api, indexed: Any) -> None:
         response = api.client.post("/query/", json={"query": "x", "mode": "graph"})
