@@ -238,7 +238,7 @@ ranked AS MATERIALIZED (
         FROM (
             SELECT gain, {frequency} + CASE
                 WHEN field = 0 THEN 0.0
-                WHEN field < 0.99 THEN {heading_frequency}
+                WHEN field < 0.6 THEN {heading_frequency}
                 ELSE 2.0 * {title_frequency} END AS occurrences
             FROM (
                 SELECT gain, pg_catalog.ts_rank('{{1,1,1,1}}', lexemes, query) AS rank,
