@@ -325,7 +325,7 @@ def start_process(folder: Path, state: Path, **options: Any) -> subprocess.Popen
     arguments = ["demo", str(folder), "--state-dir", str(state)]
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "agent_brain_postgres", *arguments],
+        [sys.executable, "-m", "agent_brain_postgres", *arguments],
         **{"stdin": subprocess.DEVNULL, **pipes, "start_new_session": True, **options},
         text=True,
     )
