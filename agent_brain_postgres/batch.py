@@ -25,6 +25,7 @@ FloatMatrix = NDArray[np.float32]
 MAX_ROWS = 40_000
 # Vectors converted at a time: bounds the memory that a batch adds to its arguments.
 BLOCK_BYTES = 16 * 1024 * 1024
+BLOCK_ROWS = 1_000
 FINGERPRINT_BYTES = 16
 # halfvec overflows to infinity beyond this.
 LARGEST_HALF = 65_504.0
@@ -52,8 +53,8 @@ class Batch:
         return len(self.ids)
 
     def blocks(self) -> Iterator[range]:
-        """Cut the batch into ranges whose vectors fit `BLOCK_BYTES`."""
-        size = max(1, min(2_000, BLOCK_BYTES // (4 * max(1, self.dimensions))))
+        """Cut the batch into ranges whose vectors fit `BLOCK_BYTES`, of `BLOCK_ROWS` at most."""
+        size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * max(1, self.dimensions))))
         for start in range(0, len(self), size):
             yield range(start, min(start + size, len(self)))
 

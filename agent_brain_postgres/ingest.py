@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from itertools import zip_longest
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -14,7 +15,7 @@ from psycopg import sql
 from agent_brain_postgres import copy_format
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.filters import Filter
-from agent_brain_postgres.lexemes import Analysed, Reading, Vocabulary, statistics
+from agent_brain_postgres.lexemes import Analysed, Counts, Reading, Vocabulary
 from agent_brain_postgres.pool import Connection, Pool, connection_lost
 from agent_brain_postgres.store import Store
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
-Totals = dict[str, tuple[int, int]]  # of each lexeme: chunks, occurrences
 
 ATTEMPTS = 5  # of a transaction that collided with another
 
@@ -115,47 +115,65 @@ async def _changed(connection: Connection, store: Store, batch: Batch) -> list[i
 async def _copy(
     connection: Connection, store: Store, vocabulary: Vocabulary, batch: Batch
 ) -> None:
-    """Copy the chunks in, block by block: the client analyses one while the server stores another."""
-    totals: Totals = {}
-    statement = _named(COPY_CHUNKS, store)
+    """Copy the chunks in, block by block.
+
+    Both sides work all the time: while the client puts block n together and reads block n + 2, the
+    server stores block n - 1 and says what the new words of block n + 1 are.
+    """
+    counts = Counts()
+    read = partial(_read, vocabulary, batch)
     blocks = [*batch.blocks()]
-    reading = await asyncio.to_thread(_read, vocabulary, batch, blocks[0])
-    await vocabulary.learn(connection, reading)
-    copying: asyncio.Task[None] | None = None
+    readings = [await asyncio.to_thread(read, blocks[0])]
+    data: bytes | None = None
+    for n, block in enumerate(blocks):
+        if n == 0:
+            await vocabulary.learn(connection, readings[0])
+            readings += [await asyncio.to_thread(read, one) for one in blocks[1:2]]
+        async with _meanwhile(_serve(connection, store, vocabulary, data, readings[1:2])):
+            encode = partial(_encode_block, store, vocabulary, batch, block, readings[0], counts)
+            data = await asyncio.to_thread(encode)
+            readings += [await asyncio.to_thread(read, one) for one in blocks[n + 2 : n + 3]]
+        del readings[0]
+    await _serve(connection, store, vocabulary, data, [])
+    statistics = await asyncio.to_thread(_encode_statistics, counts)
+    await _copy_bytes(connection, _named(COPY_STATISTICS, store), statistics)
+
+
+async def _serve(
+    connection: Connection, store: Store, vocabulary: Vocabulary, data: bytes | None,
+    readings: list[Reading],
+) -> None:
+    """Give the server its share of a step."""
+    if data is not None:
+        await _copy_bytes(connection, _named(COPY_CHUNKS, store), data)
+    for reading in readings:
+        await vocabulary.learn(connection, reading)
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` beside the body; neither outlives the other."""
+    task = asyncio.create_task(work)
     try:
-        for block, following in zip_longest(blocks, blocks[1:]):
-            data = await asyncio.to_thread(
-                _encode_block, store, vocabulary, batch, block, reading, totals
-            )
-            if following is not None:
-                reading = await asyncio.to_thread(_read, vocabulary, batch, following)
-            if copying is not None:
-                await copying
-            if following is not None:
-                await vocabulary.learn(connection, reading)
-            copying = asyncio.create_task(_copy_bytes(connection, statement, data))
-        if copying is not None:
-            await copying
+        yield
+        await task
     finally:
-        if copying is not None:
-            copying.cancel()
-            await asyncio.wait([copying])
-    data = await asyncio.to_thread(_encode_statistics, totals)
-    await _copy_bytes(connection, _named(COPY_STATISTICS, store), data)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
 
 
 def _read(vocabulary: Vocabulary, batch: Batch, block: range) -> Reading:
-    return vocabulary.read(batch.documents[block.start:block.stop], batch.metadatas[block.start:block.stop])
+    part = slice(block.start, block.stop)
+    return vocabulary.read(batch.documents[part], batch.metadatas[part])
 
 
 def _encode_block(
     store: Store, vocabulary: Vocabulary, batch: Batch, block: range, reading: Reading,
-    totals: Totals,
+    counts: Counts,
 ) -> bytes:
     analysed = vocabulary.build(reading)
-    for lexeme, (chunks, occurrences) in statistics(analysed).items():
-        so_far = totals.get(lexeme, (0, 0))
-        totals[lexeme] = (so_far[0] + chunks, so_far[1] + occurrences)
+    counts.add(analysed)
     return b"".join(_encode_chunks(store, batch, block, analysed))
 
 
@@ -180,12 +198,12 @@ def _encode_chunks(
     return [copy_format.HEADER, *rows, copy_format.TRAILER]
 
 
-def _encode_statistics(totals: Totals) -> bytes:
+def _encode_statistics(counts: Counts) -> bytes:
     rows = [
         copy_format.copy_row(
             (lexeme.encode(), copy_format.int8(chunks), copy_format.int8(occurrences))
         )
-        for lexeme, (chunks, occurrences) in totals.items()
+        for lexeme, chunks, occurrences in counts.rows()
     ]
     return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])
 
@@ -197,10 +215,10 @@ async def _copy_bytes(connection: Connection, statement: sql.Composed, data: byt
 
 async def _merge_pending(pool: Pool, store: Store) -> None:
     """Best effort: needs ownership of the index, and changes nothing that a search returns."""
-    index = store.table("chunks_lexemes").as_string(None)
     try:
         async with pool.connection() as connection:
-            await connection.execute(MERGE_PENDING, (index,))
+            for index in ("chunks_lexemes", "chunks_metadata"):
+                await connection.execute(MERGE_PENDING, (store.table(index).as_string(None),))
     except psycopg.Error as error:
         logger.debug("pending entries were left to autovacuum: %s", type(error).__name__)
 

@@ -350,39 +350,52 @@ class Counts:
     """Document frequencies and occurrences; under '' the chunks and their total length."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, tuple[int, int]] = {}
+        self._chunks = self._length = 0
+        # Of each table, by the number of the lexeme: chunks, occurrences.
+        self._found: dict[_Table, tuple[Ints, Ints]] = {}
 
     def add(self, batch: Sequence[Analysed]) -> None:
         """Count chunks in."""
-        if not batch:
-            return
-        self._add("", len(batch), sum(chunk.length for chunk in batch))
-        for table in {id(chunk.table): chunk.table for chunk in batch}.values():
+        self._chunks += len(batch)
+        self._length += sum(chunk.length for chunk in batch)
+        for table in {chunk.table for chunk in batch}:
             part = [chunk for chunk in batch if chunk.table is table]
             lexemes = np.concatenate([chunk.lexemes for chunk in part])
-            chunks = np.bincount(lexemes)
-            repeats = np.bincount(lexemes, np.concatenate([chunk.counts for chunk in part]))
-            names = table.lexeme_list()
-            found = np.flatnonzero(chunks)
-            for i, count, occurrences in zip(
-                found.tolist(), chunks[found].tolist(), repeats[found].tolist(), strict=True
-            ):
-                self._add(names[i], count, int(occurrences))
-
-    def _add(self, lexeme: str, chunks: int, occurrences: int) -> None:
-        so_far = self._totals.get(lexeme)
-        if so_far is not None:
-            chunks, occurrences = chunks + so_far[0], occurrences + so_far[1]
-        self._totals[lexeme] = chunks, occurrences
+            counts = np.concatenate([chunk.counts for chunk in part])
+            none = np.zeros(0, np.int64)
+            chunks, occurrences = self._found.get(table, (none, none))
+            self._found[table] = (
+                _sum(chunks, np.bincount(lexemes)),
+                _sum(occurrences, np.bincount(lexemes, counts).astype(np.int64)),
+            )
 
     def rows(self) -> Iterator[tuple[str, int, int]]:
-        """Give lexeme, chunks and occurrences."""
-        for lexeme, (chunks, occurrences) in self._totals.items():
-            yield lexeme, chunks, occurrences
+        """Give lexeme, chunks and occurrences; a lexeme of two tables comes twice."""
+        if self._chunks:
+            yield "", self._chunks, self._length
+        for table, (chunks, occurrences) in self._found.items():
+            names = table.lexeme_list()
+            found = np.flatnonzero(chunks)
+            for i, count, times in zip(
+                found.tolist(), chunks[found].tolist(), occurrences[found].tolist(), strict=True
+            ):
+                yield names[i], count, times
+
+
+def _sum(one: Ints, other: Ints) -> Ints:
+    """Add arrays of different length."""
+    longer, shorter = (one, other) if one.size > other.size else (other, one)
+    total: Ints = longer.copy()
+    total[: shorter.size] += shorter
+    return total
 
 
 def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
     """Count a batch alone: lexeme -> (chunks, occurrences)."""
     counts = Counts()
     counts.add(batch)
-    return {lexeme: (chunks, occurrences) for lexeme, chunks, occurrences in counts.rows()}
+    totals: dict[str, tuple[int, int]] = {}
+    for lexeme, chunks, occurrences in counts.rows():
+        so_far = totals.get(lexeme, (0, 0))
+        totals[lexeme] = (so_far[0] + chunks, so_far[1] + occurrences)
+    return totals

@@ -216,7 +216,7 @@ def _ef_search(store: Store, candidates: int, share: float) -> int:
     """Give as many candidates as let enough rows through the filter at the first step."""
     ef = float(store.estimates.ef_search or ladder.ef_search(candidates, store.estimates.rows))
     if share < 1.0:
-        ef = max(1.5 * ef, 2.0 * candidates / share)
+        ef = max(1.25 * ef, 1.5 * candidates / share)
     return min(ladder.MAX_EF_SEARCH, max(round(ef), candidates))
 
 

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "status": "agent_brain_postgres.cli.status:command",
     "serve": "agent_brain_postgres.cli.serve:command",
     "migrate": "agent_brain_postgres.cli.migrate:command",
+    "tune": "agent_brain_postgres.cli.tune:command",
 }
 
 
