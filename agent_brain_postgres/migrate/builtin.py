@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import psycopg
@@ -49,6 +50,23 @@ SELECT provider, model, dimensions FROM {embedding_metadata} WHERE id = 1
 """
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _translated(read: Callable[P, R]) -> Callable[P, R]:
+    """Let only `StorageError`s out of a function that reads the source."""
+
+    @functools.wraps(read)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except psycopg.Error as error:
+            raise translate(error, "reading the source") from error
+
+    return wrapper
+
+
 class BuiltinSource:
     """The tables `documents` and `embedding_metadata`, read in one read-only snapshot."""
 
@@ -59,13 +77,11 @@ class BuiltinSource:
             raise ConnectionFailed(f"cannot connect to the source: {_one_line(error)}") from None
         try:
             self._open()
-        except psycopg.Error as error:
-            self.close()
-            raise translate(error, "reading the source") from error
         except BaseException:
             self.close()
             raise
 
+    @_translated
     def _open(self) -> None:
         self._connection.read_only = True
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -86,16 +102,20 @@ class BuiltinSource:
         path = sql.SQL("SET LOCAL search_path TO {}, pg_catalog").format(sql.Identifier(schema))
         self._connection.execute(path)
 
+    @_translated
     def count(self) -> int:
         return int(self._one(COUNT)[0])
 
+    @_translated
     def without_embedding(self) -> int:
         return int(self._one(COUNT)[1])
 
+    @_translated
     def dimensions(self) -> int | None:
         row = self._connection.execute(self._sql(DIMENSIONS)).fetchone()
         return len(_as_array(row[0])) if row else None
 
+    @_translated
     def embedding_metadata(self) -> EmbeddingMetadata | None:
         try:
             with self._connection.transaction():
@@ -106,10 +126,12 @@ class BuiltinSource:
 
     def ids(self, size: int) -> Iterator[list[str]]:
         with self._connection.cursor(name="ids") as cursor:
-            cursor.execute(self._sql(IDS))
-            while batch := [str(row[0]) for row in cursor.fetchmany(size)]:
+            fetch = _translated(lambda: [str(row[0]) for row in cursor.fetchmany(size)])
+            _translated(cursor.execute)(self._sql(IDS))
+            while batch := fetch():
                 yield batch
 
+    @_translated
     def rows(self, ids: Sequence[str]) -> Rows:
         found = self._connection.execute(self._sql(ROWS), [list(ids)], binary=True).fetchall()
         return Rows(

@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ class ChromaSource:
         self._copy = tempfile.TemporaryDirectory(prefix="agent-brain-migrate-")
         try:
             _copy_unchanging(self._directory, Path(self._copy.name))
-            settings = chromadb.config.Settings(anonymized_telemetry=False)
-            self._client = chromadb.PersistentClient(path=self._copy.name, settings=settings)
-            self._collection = self._choose(collection)
+            with _reading(self._directory):
+                settings = chromadb.config.Settings(anonymized_telemetry=False)
+                self._client = chromadb.PersistentClient(path=self._copy.name, settings=settings)
+                self._collection = self._choose(collection)
         except BaseException:
             self._copy.cleanup()
             raise
@@ -59,13 +61,14 @@ class ChromaSource:
         return self._client.get_collection(wanted)
 
     def count(self) -> int:
-        return int(self._collection.count())
+        with _reading(self._directory):
+            return int(self._collection.count())
 
     def without_embedding(self) -> int:
         return 0
 
     def dimensions(self) -> int | None:
-        found = self._collection.get(limit=1, include=["embeddings"])["embeddings"]
+        found = self._get(limit=1, include=["embeddings"])["embeddings"]
         return len(found[0]) if found is not None and len(found) else None
 
     def embedding_metadata(self) -> EmbeddingMetadata | None:
@@ -74,14 +77,12 @@ class ChromaSource:
 
     def ids(self, size: int) -> Iterator[list[str]]:
         offset = 0
-        while batch := list(self._collection.get(limit=size, offset=offset, include=[])["ids"]):
+        while batch := list(self._get(limit=size, offset=offset, include=[])["ids"]):
             yield batch
             offset += len(batch)
 
     def rows(self, ids: Sequence[str]) -> Rows:
-        found = self._collection.get(
-            ids=list(ids), include=["embeddings", "documents", "metadatas"]
-        )
+        found = self._get(ids=list(ids), include=["embeddings", "documents", "metadatas"])
         if len(found["ids"]) != len(ids):
             missing = sorted(set(ids) - set(found["ids"]))
             raise MigrationError(f"Chroma lists the chunk {missing[0]} but cannot read it")
@@ -92,6 +93,10 @@ class ChromaSource:
             embeddings=[np.asarray(vector, dtype=np.float32) for vector in found["embeddings"]],
         )
 
+    def _get(self, **wanted: Any) -> Any:
+        with _reading(self._directory):
+            return self._collection.get(**wanted)
+
     def close(self) -> None:
         # Chroma keeps one system per path for the life of the process: stop this one.
         stop = getattr(getattr(self._client, "_system", None), "stop", None)
@@ -101,6 +106,21 @@ class ChromaSource:
         if clear is not None:
             clear()
         self._copy.cleanup()
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Name the store when Chroma fails, with whatever exception of its many layers."""
+    try:
+        yield
+    except MigrationError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise MigrationError(
+            f"Chroma cannot read {directory}: {type(error).__name__}: {said}; use the chromadb that "
+            "wrote the store"
+        ) from error
 
 
 def find_store(directory: Path) -> Path:

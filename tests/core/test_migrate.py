@@ -170,6 +170,14 @@ def test_a_directory_without_a_store_is_named(target: Project, tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
+def test_a_store_that_chroma_cannot_read_is_named(target: Project, tmp_path: Path) -> None:
+    (tmp_path / "chroma.sqlite3").write_bytes(b"not a database, but long enough for a page" * 200)
+    done = migrate(target, "--from-chroma", tmp_path, check=False)
+    assert done.returncode == 1
+    assert f"Chroma cannot read {tmp_path}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A store of 20,000 chunks, made by Chroma's client."""
