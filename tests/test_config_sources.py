@@ -168,7 +168,7 @@ def test_every_setting_can_come_from_the_environment(
         "pool_size": 2, "pool_max": 7, "pool_max_overflow": 5, "pool_timeout": 1.5,
         "connect_attempts": 2, "connect_backoff": 0.5, "ssl_mode": "require",
         "ssl_root_cert": "/a", "ssl_cert": "/b", "ssl_key": "/c", "language": "simple",
-        "metric": "l2", "hnsw_m": 8, "hnsw_ef_construction": 70, "hnsw_ef_search": 99,
+        "metric": "l2", "embedding_type": "halfvec", "hnsw_m": 8, "hnsw_ef_construction": 70, "hnsw_ef_search": 99,
         "embedding_dimensions": 3, "statement_timeout": 5.0, "pgbouncer": True,
         "embedded": "/pg", "debug": True, "connection_strategy": "cloud_sql_proxy",
         "cloud_sql_instance": "i",
