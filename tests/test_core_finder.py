@@ -28,12 +28,23 @@ CORE = {
     "agent_brain_server/providers/exceptions.py": "class ProviderMismatchError(Exception): pass",
     "agent_brain_server/storage/__init__.py": "",
     "agent_brain_server/storage/protocol.py": """
+from dataclasses import dataclass
 class StorageError(Exception):
     def __init__(self, message, backend=None):
         super().__init__(message)
         self.message, self.backend = message, backend
-class SearchResult: pass
-class EmbeddingMetadata: pass
+@dataclass
+class SearchResult:
+    text: str
+    metadata: dict
+    score: float
+    chunk_id: str
+    matched_terms: list | None = None
+@dataclass
+class EmbeddingMetadata:
+    provider: str
+    model: str
+    dimensions: int
 """,
     "agent_brain_server/storage/postgres/__init__.py": "class PostgresBackend: 'built in'",
     "agent_brain_server/storage/postgres/config.py": "class PostgresConfig: 'built in'",
@@ -157,11 +168,12 @@ import agent_brain_server.storage.postgres
 from agent_brain_server.storage import protocol
 from agent_brain_server.providers import exceptions
 import agent_brain_postgres
-from agent_brain_postgres import backend, embedding_metadata, errors, vectors
+from agent_brain_postgres import backend, embedding_metadata, errors, hybrid, vectors
 assert agent_brain_postgres.StorageError is protocol.StorageError
 assert issubclass(errors.SettingsError, protocol.StorageError)
 assert agent_brain_postgres.SearchResult is protocol.SearchResult
 assert vectors.SearchResult is protocol.SearchResult
+assert issubclass(hybrid.HybridResult, protocol.SearchResult)
 assert backend.EmbeddingMetadata is protocol.EmbeddingMetadata
 assert agent_brain_postgres.ProviderMismatchError is exceptions.ProviderMismatchError
 assert embedding_metadata.ProviderMismatchError is exceptions.ProviderMismatchError

@@ -23,26 +23,26 @@ _REPLACED = {
 
 def adopt() -> None:
     """Join this package's classes to those of the core, which is imported if it is not yet."""
-    protocol = importlib.import_module("agent_brain_server.storage.protocol")
-    _join(errors.PostgresStorageError, protocol.StorageError)
     for name, (home, core_module) in _REPLACED.items():
         own = getattr(home, name)
-        _rebind(name, own, getattr(importlib.import_module(core_module), name))
+        core = getattr(importlib.import_module(core_module), name)
+        if own is not core:
+            _join(own, core)
+            _rebind(name, own, core)
 
 
-def _join(own: Any, core: type[Exception]) -> None:
-    """Give `own` the core's class as its first base.
+def _join(own: Any, core: type) -> None:
+    """Give the subclasses of `own` the core's class as their first base.
 
-    Its former base stays: an application that imported it before still catches what is raised.
+    `own` stays a base: an application that imported it before still catches what is raised.
     """
-    if not issubclass(own, core):
-        own.__bases__ = (core, *own.__bases__)
+    for subclass in own.__subclasses__():
+        if own in subclass.__bases__ and not issubclass(subclass, core):
+            subclass.__bases__ = (core, *subclass.__bases__)
 
 
 def _rebind(name: str, own: type, core: type) -> None:
     """Let every module of this package that knows `own` by `name` use the core's class instead."""
-    if own is core:
-        return
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "agent_brain_postgres" and (
             vars(module).get(name) is own
