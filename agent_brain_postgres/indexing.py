@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+from psycopg_pool import PoolClosed, PoolTimeout
 
-from agent_brain_postgres import build, index_state, schema
+from agent_brain_postgres import build, index_state, ingest, schema
+from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.config import PostgresConfig
 from agent_brain_postgres.errors import PostgresStorageError, translate
 from agent_brain_postgres.index_state import IndexState
@@ -29,13 +31,17 @@ ROUND = 60.0  # seconds between looks at a store that nobody here writes to
 # A build waits for a pause in the writing: rows that come while it runs go in one by one.
 QUIET = 2.0
 # Unless exact searches have become too slow to wait for one.
-TOO_MANY_ROWS = 100_000
+TOO_MANY_ROWS = 500_000
+# A row costs an index that is there this many times what it costs a new build. So a large batch
+# has it dropped, as long as the store can be read exactly meanwhile.
+INSERT_COST = 6
+MIN_ROWS_TO_DROP, MAX_ROWS_TO_DROP = 2_000, 200_000
 WATCH = 0.2  # seconds between looks at another process's build
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 600.0  # seconds after a failed round
 EF_SEARCH_KEY = "ef_search"  # in the meta table; `agent-brain-postgres tune --apply` puts it there
 
 # Searches are planned from these statistics; autovacuum would come a minute later.
-ANALYZE: LiteralString = "ANALYZE {chunks}"
+ANALYZE: LiteralString = "ANALYZE {chunks} (chunk_id, metadata, lexemes)"
 ANALYZE_SHARE = 0.1
 
 
@@ -57,8 +63,9 @@ class Indexer:
         self._wake = asyncio.Event()
         self._round_over = asyncio.Condition()
         self._asked = self._answered = 0  # rounds that waiters want, and that began since
-        self._waiting = 0
+        self._waiting = self._writers = 0
         self._settled = False
+        self._indexed = False
         self._failures = 0
         self._failure = ""
         self._last_write = 0.0
@@ -94,6 +101,40 @@ class Indexer:
         self._last_write = time.monotonic()
         self._settled = False
         self._wake.set()
+
+    def would_drop(self, store: Store, rows: int) -> bool:
+        """Tell whether so many new rows are cheaper to index all over than one by one."""
+        there = store.estimates.rows
+        return (
+            self._indexed
+            and rows >= MIN_ROWS_TO_DROP
+            and there + rows <= MAX_ROWS_TO_DROP
+            and rows * INSERT_COST > there + rows
+        )
+
+    @asynccontextmanager
+    async def writing(self, store: Store, batch: Batch) -> AsyncIterator[None]:
+        """Keep builds away while a batch is written, and an index that the batch would outgrow."""
+        self._writers += 1
+        try:
+            if self.would_drop(store, len(batch)):
+                changed = await ingest.count_changed(self._pool, store, batch)
+                if self.would_drop(store, changed):
+                    await self._drop(store)
+            yield
+        finally:
+            self._writers -= 1
+            self._last_write = time.monotonic()
+
+    async def _drop(self, store: Store) -> None:
+        """Drop the index; a search that holds the table for more than a moment is in the way."""
+        self._indexed = self._settled = False
+        with contextlib.suppress(psycopg.errors.LockNotAvailable):
+            async with self._pool.transaction() as connection:
+                await connection.execute(
+                    "SELECT pg_catalog.set_config('lock_timeout', '1s', true)"
+                )
+                await _drop_indexes(connection, store)
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
@@ -141,6 +182,7 @@ class Indexer:
             async with self._round_over:
                 self._answered = asked
                 self._round_over.notify_all()
+            await self._analyze()
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
 
@@ -174,13 +216,13 @@ class Indexer:
             built = await build.build(self._config, store)
             return 0.0 if built else WATCH
         self._settled = self._store is store
-        await self._analyze(store, state.rows)
+        self._indexed = state.state == "ready"
         return ROUND
 
     def _is_busy(self, store: Store) -> bool:
         if self._waiting or store.estimates.rows >= TOO_MANY_ROWS:
             return False
-        return time.monotonic() - self._last_write < QUIET
+        return self._writers > 0 or time.monotonic() - self._last_write < QUIET
 
     async def _look(self, store: Store) -> IndexState:
         async with self._pool.connection() as connection:
@@ -193,16 +235,25 @@ class Indexer:
         store.estimates.resize(state.rows)
         return state
 
-    async def _analyze(self, store: Store, rows: int) -> None:
-        if self._unanalyzed <= ANALYZE_SHARE * rows:
+    async def _analyze(self) -> None:
+        """Refresh the planner's statistics when much has changed; nobody waits for this."""
+        store = self._store
+        assert store is not None
+        if not self._settled or self._unanalyzed <= ANALYZE_SHARE * store.estimates.rows:
             return
         self._unanalyzed = 0
-        async with self._pool.connection() as connection:
-            await connection.execute(sql.SQL(ANALYZE).format(chunks=store.chunks))
+        try:
+            async with self._pool.connection() as connection:
+                await connection.execute(sql.SQL(ANALYZE).format(chunks=store.chunks))
+        except (psycopg.Error, PoolClosed, PoolTimeout) as error:
+            logger.debug("statistics were left to autovacuum: %s", type(error).__name__)
 
 
 async def _clear_indexes(connection: Connection, store: Store) -> None:
     await build.cancel_others(connection, store)
-    state = await index_state.read(connection, store)
-    for name in state.names:
+    await _drop_indexes(connection, store)
+
+
+async def _drop_indexes(connection: Connection, store: Store) -> None:
+    for name in (await index_state.read(connection, store)).names:
         await build.drop(connection, store, name)

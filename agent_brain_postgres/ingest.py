@@ -84,6 +84,11 @@ def _named(statement: LiteralString, store: Store, **more: sql.Composable) -> sq
     )
 
 
+async def count_changed(pool: Pool, store: Store, batch: Batch) -> int:
+    """Count the rows of a batch that differ from what is there."""
+    return len(await pool.read(lambda connection: _changed(connection, store, batch)))
+
+
 async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch) -> int:
     """Store the rows of a batch that differ from what is there; the number written.
 

@@ -32,7 +32,7 @@ CROSSOVER_INLINE = 2_000
 CROSSOVER_OUTSIDE = 1_000
 
 # Of the candidates that a binary index finds, the nearest are told by the full vectors.
-BINARY_CANDIDATES = 400
+BINARY_CANDIDATES = 300
 BINARY_OVERSAMPLING = 10
 
 

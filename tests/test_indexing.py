@@ -292,6 +292,33 @@ async def test_a_parallel_build_without_shared_memory_is_repeated_without_worker
     assert (await _index(full))["state"] == "ready"
 
 
+async def test_a_batch_that_outgrows_the_index_is_stored_without_it(
+    full: PostgresBackend, dsn: str
+) -> None:
+    await full.wait_until_indexed()
+    more = make_vectors(3_000, DIMENSIONS, seed=4)
+    ids = [f"more_{i}" for i in range(3_000)]
+    await full.upsert_documents(ids, more, ids, [{}] * 3_000)
+    assert _indexes(dsn) == {}
+    assert len(await full.vector_search(more[0], 10, 0.0)) == 10
+    await full.wait_until_indexed(timeout=60)
+    assert list(_indexes(dsn).values()) == [True]
+
+
+async def test_a_batch_that_changes_nothing_leaves_the_index(
+    full: PostgresBackend, dsn: str
+) -> None:
+    await full.wait_until_indexed()
+    await fill(full, make_vectors(ROWS, DIMENSIONS))
+    assert list(_indexes(dsn).values()) == [True]
+
+
+async def test_a_small_batch_goes_into_the_index(full: PostgresBackend, dsn: str) -> None:
+    await full.wait_until_indexed()
+    await full.upsert_documents(["one"], make_vectors(1, DIMENSIONS, 9), ["one"], [{}])
+    assert list(_indexes(dsn).values()) == [True]
+
+
 async def test_searches_work_from_the_first_batch_to_the_last(make_backend: MakeBackend) -> None:
     backend = await make_backend(DIMENSIONS)
     rows = make_vectors(6_000, DIMENSIONS)
