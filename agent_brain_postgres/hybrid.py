@@ -25,14 +25,14 @@ DEPTH = 100
 """Results of each branch that are fused; more when more are asked for."""
 
 # Vector and keyword weight where none is given, by measurement: see docs/search.md.
-WEIGHTS: dict[Fusion, tuple[float, float]] = {"relative": (0.6, 0.4), "rrf": (0.5, 0.5)}
+WEIGHTS: dict[Fusion, tuple[float, float]] = {"relative": (0.55, 0.45), "rrf": (0.5, 0.5)}
 
 FUSED: LiteralString = """
 WITH nearest AS MATERIALIZED ({nearest}),
 near AS MATERIALIZED (
     SELECT chunk_id, score,
         row_number() OVER (ORDER BY distance, chunk_id COLLATE "C")::int AS rank,
-        {scaled} AS scaled
+        {scaled} * max(score) OVER () AS scaled
     FROM (SELECT chunk_id, distance, {score} AS score FROM nearest) AS scored
     WHERE score >= %(hy_threshold)s
 ),
@@ -40,7 +40,7 @@ near AS MATERIALIZED (
 worded AS MATERIALIZED (
     SELECT chunk_id, score / max(score) OVER () AS score{matched},
         row_number() OVER (ORDER BY score DESC, chunk_id COLLATE "C")::int AS rank,
-        {scaled} AS scaled
+        {scaled} * least(1, max(score) OVER () / (2.5 * (SELECT sum(gain) FROM terms))) AS scaled
     FROM ranked WHERE score > 0
 ),
 fused AS MATERIALIZED (
@@ -57,7 +57,9 @@ FROM fused JOIN {chunks} AS chunk USING (chunk_id)
 ORDER BY score DESC, chunk_id COLLATE "C"
 """
 
-# From 0 for the last of a branch to 1 for its best; 1 for all when there is no difference.
+# From 0 for the last of a branch to 1 for its best; 1 for all when there is no difference. A
+# branch then counts as much as it is sure of itself: by the score of its best vector, or by how
+# much of the score that all the words together could give is reached.
 SCALED: LiteralString = """coalesce(
             (score - min(score) OVER ()) / nullif(max(score) OVER () - min(score) OVER (), 0), 1.0)"""
 
