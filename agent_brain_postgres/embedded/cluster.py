@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -49,6 +50,7 @@ SETTINGS: dict[str, str] = {
     "jit": "off",
     "fsync": "on",
     "log_min_messages": "warning",
+    "log_checkpoints": "off",
     "log_min_error_statement": "panic",  # statements hold the user's text
     "logging_collector": "off",
 }
@@ -115,6 +117,7 @@ class Cluster:
         new.mkdir(mode=0o700)
         self.account.own(new)
         open_way(self.account, new)
+        failure = ""
         # The character type decides what counts as a letter and how it is lowered. "C" is ASCII.
         for character_type in ("C.UTF-8", "en_US.UTF-8", "C"):
             made = self.account.run(
@@ -125,9 +128,10 @@ class Cluster:
             if made.returncode == 0:
                 new.rename(self.data)
                 return
-        raise PostgresStorageError(
-            f"cannot create a PostgreSQL cluster in {self.data}: {_last_lines(made.stderr)}"
-        )
+            failure = _last_lines(made.stderr)
+            if "invalid locale name" not in failure:
+                break
+        raise PostgresStorageError(f"cannot create a PostgreSQL cluster in {self.data}: {failure}")
 
     def _check_version(self) -> None:
         found = (self.data / "PG_VERSION").read_text().strip()
@@ -183,9 +187,10 @@ class Cluster:
 
     def _failed(self, how: str) -> PostgresStorageError:
         try:
-            said = _last_lines(self.log.read_text(errors="replace"))
+            lines = self.log.read_text(errors="replace").rpartition("starting PostgreSQL")[2]
         except OSError:
-            said = "it wrote no log"
+            lines = ""
+        said = _last_lines("\n".join(re.findall(".*(?:FATAL|PANIC|ERROR|signal).*", lines)) or lines)
         return PostgresStorageError(
             f"the embedded PostgreSQL in {self.directory} {how}: {said} (log: {self.log})"
         )
