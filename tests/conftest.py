@@ -26,6 +26,7 @@ from tests.compose_server import (  # noqa: F401 - fixtures, those that pytest-d
     docker_compose_file,
     docker_setup,
 )
+from tests.demo_folder import folder  # noqa: F401 - a fixture
 from tests.embedded_servers import place, prepared_directory, pristine  # noqa: F401 - fixtures
 
 TEST_URL = "ABP_TEST_DATABASE_URL"
