@@ -24,7 +24,7 @@ FloatMatrix = NDArray[np.float32]
 
 MAX_ROWS = 40_000
 # Vectors converted at a time: bounds the memory that a batch adds to its arguments.
-BLOCK_BYTES = 16 * 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024
 BLOCK_ROWS = 1_000
 FINGERPRINT_BYTES = 16
 # halfvec overflows to infinity beyond this.

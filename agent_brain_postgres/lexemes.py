@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
 
-MAX_TOKENS = 300_000
+MAX_TOKENS = 150_000
 """Distinct tokens that are remembered before a vocabulary starts afresh."""
 
 MAX_LEXEME = 2_046
@@ -351,35 +351,46 @@ class Counts:
 
     def __init__(self) -> None:
         self._chunks = self._length = 0
-        # Of each table, by the number of the lexeme: chunks, occurrences.
-        self._found: dict[_Table, tuple[Ints, Ints]] = {}
+        self._table: _Table | None = None
+        # By the number of the lexeme in the table; and what was counted by former tables.
+        self._found = self._times = np.zeros(0, np.int64)
+        self._former: list[tuple[str, int, int]] = []
 
     def add(self, batch: Sequence[Analysed]) -> None:
         """Count chunks in."""
         self._chunks += len(batch)
         self._length += sum(chunk.length for chunk in batch)
         for table in {chunk.table for chunk in batch}:
+            self._use(table)
             part = [chunk for chunk in batch if chunk.table is table]
             lexemes = np.concatenate([chunk.lexemes for chunk in part])
             counts = np.concatenate([chunk.counts for chunk in part])
-            none = np.zeros(0, np.int64)
-            chunks, occurrences = self._found.get(table, (none, none))
-            self._found[table] = (
-                _sum(chunks, np.bincount(lexemes)),
-                _sum(occurrences, np.bincount(lexemes, counts).astype(np.int64)),
-            )
+            self._found = _sum(self._found, np.bincount(lexemes))
+            self._times = _sum(self._times, np.bincount(lexemes, counts).astype(np.int64))
+
+    def _use(self, table: _Table) -> None:
+        """Let go of a table that is no longer used: it is large."""
+        if table is not self._table:
+            self._former += self._counted()
+            self._table = table
+            self._found = self._times = np.zeros(0, np.int64)
+
+    def _counted(self) -> Iterator[tuple[str, int, int]]:
+        if self._table is None:
+            return
+        names = self._table.lexeme_list()
+        found = np.flatnonzero(self._found)
+        for i, count, times in zip(
+            found.tolist(), self._found[found].tolist(), self._times[found].tolist(), strict=True
+        ):
+            yield names[i], count, times
 
     def rows(self) -> Iterator[tuple[str, int, int]]:
         """Give lexeme, chunks and occurrences; a lexeme of two tables comes twice."""
         if self._chunks:
             yield "", self._chunks, self._length
-        for table, (chunks, occurrences) in self._found.items():
-            names = table.lexeme_list()
-            found = np.flatnonzero(chunks)
-            for i, count, times in zip(
-                found.tolist(), chunks[found].tolist(), occurrences[found].tolist(), strict=True
-            ):
-                yield names[i], count, times
+        yield from self._former
+        yield from self._counted()
 
 
 def _sum(one: Ints, other: Ints) -> Ints:
