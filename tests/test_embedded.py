@@ -6,6 +6,7 @@ import contextlib
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from agent_brain_postgres import embedded
 from agent_brain_postgres.embedded import binaries
 from agent_brain_postgres.errors import StorageError
-from tests.embedded_servers import HOLD, holder, one, pid_of, run, wait_until_stopped
+from tests.embedded_servers import HOLD, copy, holder, one, pid_of, run, wait_until_stopped
 
 
 def test_the_database_exists_and_has_pgvector(directory: Path) -> None:
@@ -151,6 +152,17 @@ def test_a_server_that_cannot_start_is_reported_with_the_reason_from_its_log(
         file.write("\nno_such_setting = 1\n")
     with pytest.raises(StorageError, match=r"did not start.*postgresql\.conf"):
         embedded.start(directory, "agent_brain")
+
+
+def test_a_failed_start_leaves_no_socket_directory_behind(
+    pristine: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    directory = copy(pristine, place / ("x" * 120))
+    (directory / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    with pytest.raises(StorageError, match="did not start"):
+        embedded.start(directory, "agent_brain")
+    assert [path.name for path in place.iterdir()] == [directory.name]
 
 
 def test_data_of_another_major_version_is_refused(directory: Path) -> None:

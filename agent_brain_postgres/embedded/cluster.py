@@ -158,8 +158,16 @@ class Cluster:
             self.log.unlink()
 
     def _launch(self) -> Postmaster:
+        socket_directory = self._socket_directory()
+        try:
+            return self._launch_with(socket_directory)
+        except PostgresStorageError:
+            _remove_socket_directory(socket_directory)
+            raise
+
+    def _launch_with(self, socket_directory: Path) -> Postmaster:
         settings = SETTINGS | {
-            "unix_socket_directories": _quote(self._socket_directory()),
+            "unix_socket_directories": _quote(socket_directory),
             "unix_socket_permissions": "0700",
             "dynamic_shared_memory_type": _dynamic_shared_memory_type(),
         }
