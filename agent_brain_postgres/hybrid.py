@@ -98,9 +98,10 @@ async def search(
     similarity_threshold: float,
     filter: Filter,
     explain: bool = False,
-) -> list[HybridResult]:
+) -> list[SearchResult]:
     """Find the `top_k` best chunks by both ways, in one round trip: scores 0-1, the best is 1.
 
+    The results are `HybridResult`s.
     `similarity_threshold` is about the vector branch: what the words find stays.
     """
     params = _fusion_parameters(fusion, vector_weight, keyword_weight, rrf_k)
@@ -116,7 +117,7 @@ async def search(
     statement = _statement(store, plan, shape, fusion, top_k)
     cursor = await connection.execute(statement, params, binary=True)
     rows = await cursor.fetchall()
-    results = [_result(row) for row in rows]
+    results: list[SearchResult] = [_result(row) for row in rows]
     if explain:
         await keywords.explain_matches(connection, store, results, [row[8] for row in rows])
     return results

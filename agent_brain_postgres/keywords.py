@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from psycopg import sql
 
 from agent_brain_postgres import ranking
 from agent_brain_postgres.filters import Filter
-from agent_brain_postgres.lexemes import lexemes_of
+from agent_brain_postgres.lexeme_table import lexemes_of
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.query import parse
 from agent_brain_postgres.store import Store
@@ -68,7 +68,7 @@ def _statement(store: Store, shape: ranking.Shape) -> bytes:
 async def explain_matches(
     connection: Connection,
     store: Store,
-    results: list[SearchResult],
+    results: Sequence[SearchResult],
     matched: Iterable[list[str] | None],
 ) -> None:
     """Fill in `matched_terms`: the words and names of each text that have a matched lexeme."""

@@ -9,32 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent_brain_postgres import tsvectors
+from agent_brain_postgres.lexeme_table import Arrays, Table, lexemes_of
 from agent_brain_postgres.pool import Connection
-from agent_brain_postgres.words import DEFINING, Token, analyse, tokens
-
-if TYPE_CHECKING:
-    from typing_extensions import LiteralString
+from agent_brain_postgres.tsvectors import Ints
+from agent_brain_postgres.words import tokens
 
 logger = logging.getLogger(__name__)
 
-Ints = NDArray[np.int64]
-
 MAX_TOKENS = 150_000
 """Distinct tokens that are remembered before a vocabulary starts afresh."""
-
-MAX_LEXEME = 2_046
-"""Bytes, of PostgreSQL."""
 
 BLOCK = 500
 """Chunks whose tsvectors are built at a time: arrays that fit the processor's cache."""
@@ -46,29 +38,6 @@ HEADINGS = ("heading_path", "section_title", "section_summary", "docstring")
 GAP = 3
 """Positions between two fields, so that no phrase reaches from one into the next."""
 
-# Words to lexemes; a word that the server's parser cannot see at all is its own lexeme.
-LEXEMES: LiteralString = """
-SELECT word, CASE
-    WHEN vector <> '' OR pg_catalog.to_tsvector('pg_catalog.simple', word) <> ''
-    THEN pg_catalog.tsvector_to_array(vector) ELSE ARRAY[word] END
-FROM (
-    SELECT word, pg_catalog.to_tsvector(%s::pg_catalog.regconfig, word) AS vector
-    FROM pg_catalog.unnest(%s::text[]) AS word
-    OFFSET 0
-) AS words
-"""
-
-
-async def lexemes_of(
-    connection: Connection, language: str, words: Iterable[str]
-) -> dict[str, list[str]]:
-    """Ask the server for the lexemes of words."""
-    wanted = list(words)
-    if not wanted:
-        return {}
-    return dict(await (await connection.execute(LEXEMES, (language, wanted))).fetchall())
-
-
 @dataclass(frozen=True, slots=True)
 class Analysed:
     """The searchable form of one chunk."""
@@ -77,112 +46,9 @@ class Analysed:
     """In the binary format of the type, for COPY."""
     length: int
     """Words, stop words not counted, those of titles and headings twice where they are repeated."""
-    table: _Table
+    table: Table
     lexemes: NDArray[np.int32]
     counts: NDArray[np.uint8]
-
-
-class _Numbers(dict[str, int]):
-    """Strings numbered in the order of their first appearance; `new` collects them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.new: list[str] = []
-
-    def __missing__(self, text: str) -> int:
-        self.new.append(text)
-        number = self[text] = len(self)
-        return number
-
-
-class _Table:
-    """Tokens and lexemes, numbered; of each token, which lexemes it has and where.
-
-    Numbers are given out under `lock` and never change; a token whose words the server has not
-    been asked for yet is in `unknown`. Flat arrays, not objects, hold what there are many of: the
-    garbage collector would visit those again and again.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.tokens = _Numbers()
-        self.lexemes = _Numbers()
-        self.names: list[bytes] = []
-        self.words: dict[str, tuple[int, ...]] = {}
-        self.unknown: list[tuple[int, Token]] = []
-        # Of each token: its first entry and their number, the positions that it takes, how much
-        # it adds to the length of a text, and whether the next token is a name it defines.
-        self.tokens_data = [array("q") for _ in range(5)]
-        # Of each entry: the lexeme and its offset within the token.
-        self.entries_data = (array("q"), array("q"))
-
-    def number(self, found: list[str]) -> Ints:
-        """Give the numbers of tokens; new ones get one."""
-        with self.lock:
-            numbers = np.fromiter(map(self.tokens.__getitem__, found), np.int64, len(found))
-            new = self.tokens.new
-            self.unknown += enumerate(map(analyse, new), len(self.tokens_data[0]))
-            for data in self.tokens_data[:4]:
-                data.extend([0] * len(new))
-            self.tokens_data[4].extend([token in DEFINING for token in new])
-            new.clear()
-        return numbers
-
-    def unknown_words(self) -> list[str]:
-        """Give the words that the server has to be asked for."""
-        with self.lock:
-            wanted = {
-                text
-                for _, (words, _) in self.unknown
-                for text, _, literal, _ in words
-                if not literal
-            }
-            return list(wanted - self.words.keys())
-
-    def learn(self, lexemes: Mapping[str, Sequence[str]]) -> None:
-        """Take in what the server answered, and finish the tokens that waited for it."""
-        with self.lock:
-            for word, found in lexemes.items():
-                self.words[word] = tuple(map(self._lexeme, found))
-            waiting = []
-            for number, token in self.unknown:
-                try:
-                    self._define(number, token)
-                except KeyError:  # another batch has just brought it, and asks the server itself
-                    waiting.append((number, token))
-            self.unknown = waiting
-
-    def _define(self, number: int, token: Token) -> None:
-        lexemes, offsets = self.entries_data
-        start, length = len(lexemes), 0
-        words, positions = token
-        resolved = [
-            (self._lexeme(text),) if literal else self.words[text] for text, _, literal, _ in words
-        ]
-        for found, (_, offset, _, compound) in zip(resolved, words, strict=True):
-            length += bool(found) and not compound
-            for lexeme in found:
-                if lexeme >= 0:
-                    lexemes.append(lexeme)
-                    offsets.append(offset)
-        values = start, len(lexemes) - start, positions, length
-        for data, value in zip(self.tokens_data, values):
-            data[number] = value
-
-    def lexeme_list(self) -> list[str]:
-        """Give the lexemes in the order of their numbers."""
-        with self.lock:
-            return list(self.lexemes)
-
-    def _lexeme(self, lexeme: str) -> int:
-        number = self.lexemes.get(lexeme)
-        if number is None:
-            name = lexeme.encode("utf-8", "replace").replace(b"\0", b"")
-            if not 0 < len(name) <= MAX_LEXEME:
-                return -1
-            number = self.lexemes[lexeme]
-            self.names.append(name)
-        return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +63,7 @@ class _Block:
 class Reading:
     """A batch cut into tokens."""
 
-    table: _Table
+    table: Table
     blocks: list[_Block]
 
 
@@ -209,7 +75,7 @@ class Vocabulary:
         self.truncated = 0
         """Chunks of which only the head is indexed, since the start."""
         self._max_tokens = max_tokens
-        self._table = _Table()
+        self._table = Table()
 
     async def analyse(
         self,
@@ -227,7 +93,7 @@ class Vocabulary:
     ) -> Reading:
         """Cut a batch into tokens: the first of three steps, all CPU."""
         if len(self._table.tokens) > self._max_tokens:
-            self._table = _Table()
+            self._table = Table()
         table = self._table
         blocks = []
         for start in range(0, len(documents), BLOCK):
@@ -244,7 +110,7 @@ class Vocabulary:
 
     def build(self, reading: Reading) -> list[Analysed]:
         """Put the tsvectors together: the last step, all CPU."""
-        arrays = _Arrays(reading.table)
+        arrays = Arrays(reading.table)
         analysed: list[Analysed] = []
         truncated = 0
         for block in reading.blocks:
@@ -262,7 +128,7 @@ class Vocabulary:
 
 
 def _read(
-    table: _Table, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
+    table: Table, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
 ) -> _Block:
     fields = [
         (tokens(_field(metadata, TITLES)), tokens(_field(metadata, HEADINGS)), tokens(document))
@@ -281,18 +147,7 @@ def _field(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
     return "\n".join(text for text in chain.from_iterable(lists) if isinstance(text, str))
 
 
-class _Arrays:
-    """A table's tokens as arrays, for one batch."""
-
-    def __init__(self, table: _Table) -> None:
-        with table.lock:
-            copies = [np.array(data, np.int64) for data in (*table.tokens_data, *table.entries_data)]
-            self.names = list(table.names)
-        self.starts, self.counts, self.positions, self.lengths, self.defines = copies[:5]
-        self.lexemes, self.offsets = copies[5:]
-
-
-def _analysed(table: _Table, lengths: list[int], built: tsvectors.Built) -> list[Analysed]:
+def _analysed(table: Table, lengths: list[int], built: tsvectors.Built) -> list[Analysed]:
     starts = built.starts.tolist()
     return [
         Analysed(tsvector, length, table, built.lexemes[start:end], built.counts[start:end])
@@ -302,7 +157,7 @@ def _analysed(table: _Table, lengths: list[int], built: tsvectors.Built) -> list
     ]
 
 
-def _build(arrays: _Arrays, block: _Block) -> tuple[list[int], tsvectors.Built]:
+def _build(arrays: Arrays, block: _Block) -> tuple[list[int], tsvectors.Built]:
     rows = len(block.fields)
     token, row, field = _with_definitions(arrays, block)
     advance = arrays.positions[token]
@@ -326,7 +181,7 @@ def _build(arrays: _Arrays, block: _Block) -> tuple[list[int], tsvectors.Built]:
     return lengths, built
 
 
-def _with_definitions(arrays: _Arrays, block: _Block) -> tuple[Ints, Ints, Ints]:
+def _with_definitions(arrays: Arrays, block: _Block) -> tuple[Ints, Ints, Ints]:
     """Give token, row and field of all tokens, the names that a text defines repeated before it.
 
     Fields are 0 for titles, 1 for headings, 2 for definitions and 3 for the text.
@@ -351,7 +206,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._chunks = self._length = 0
-        self._table: _Table | None = None
+        self._table: Table | None = None
         # By the number of the lexeme in the table; and what was counted by former tables.
         self._found = self._times = np.zeros(0, np.int64)
         self._former: list[tuple[str, int, int]] = []
@@ -368,7 +223,7 @@ class Counts:
             self._found = _sum(self._found, np.bincount(lexemes))
             self._times = _sum(self._times, np.bincount(lexemes, counts).astype(np.int64))
 
-    def _use(self, table: _Table) -> None:
+    def _use(self, table: Table) -> None:
         """Let go of a table that is no longer used: it is large."""
         if table is not self._table:
             self._former += self._counted()

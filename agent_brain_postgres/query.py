@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from agent_brain_postgres.text import sanitize_text
 from agent_brain_postgres.words import Token, Word, analyse, tokens
@@ -80,13 +81,13 @@ def _is_code(token: str) -> bool:
 
 
 def _weights(found: list[tuple[str, Token]]) -> dict[tuple[str, bool], float]:
-    weights: Counter[tuple[str, bool]] = Counter()
+    weights: defaultdict[tuple[str, bool], float] = defaultdict(float)
     for text, token in found:
         alone = len(found) == 1
         compound = ALONE if alone else IDENTIFIER if _is_code(text) else COMPOUND
         for word, _, literal, is_compound in token[0]:
             weights[word, literal] += compound if is_compound else 1.0
-    return dict(weights.most_common(2 * MAX_WORDS))
+    return dict(sorted(weights.items(), key=itemgetter(1), reverse=True)[:MAX_WORDS])
 
 
 def _sequence(found: list[Token]) -> list[Word]:

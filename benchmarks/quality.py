@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import tempfile
@@ -44,7 +45,7 @@ def ndcg(ranking: Ranking, grades: dict[str, int], depth: int = 10) -> float:
 
 
 def _discounted(gains: list[int]) -> float:
-    return sum(gain / np.log2(place + 2) for place, gain in enumerate(gains))
+    return sum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
 
 
 def recall(ranking: Ranking, grades: dict[str, int]) -> float:
@@ -77,7 +78,7 @@ def assess(collection: Collection, rankings: dict[int, Ranking]) -> dict[str, fl
 def bm25_scores(collection: Collection, split: bool) -> np.ndarray[Any, Any]:
     """Score all documents for all queries by exact BM25."""
     import bm25s
-    import Stemmer
+    import Stemmer  # type: ignore[import-not-found]
 
     def text(value: str) -> str:
         if not split:

@@ -1,0 +1,221 @@
+"""Tsvectors that the client builds, against a plain model and the server itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import AsyncConnection
+
+from agent_brain_postgres.lexeme_table import lexemes_of
+from agent_brain_postgres.lexemes import (
+    GAP,
+    HEADINGS,
+    TITLES,
+    Analysed,
+    Vocabulary,
+    statistics,
+)
+from agent_brain_postgres.pool import Connection
+from agent_brain_postgres.tsvectors import MAX_BYTES, MAX_POSITION, MAX_POSITIONS
+from agent_brain_postgres.words import DEFINING, analyse, tokens
+
+ENGLISH = "pg_catalog.english"
+
+# Of each lexeme, its positions with their labels.
+Model = dict[str, dict[int, str]]
+
+
+@pytest.fixture
+async def connection(dsn: str) -> AsyncIterator[Connection]:
+    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+async def model(
+    connection: Connection, document: str, metadata: Mapping[str, Any]
+) -> tuple[Model, int]:
+    """Do with dictionaries what the package does with arrays."""
+    texts = ["\n".join(str(metadata.get(key, "")) for key in keys) for keys in (TITLES, HEADINGS)]
+    body = tokens(document)
+    defined = [after for before, after in pairwise(body) if before in DEFINING]
+    fields = zip("ABBC", (tokens(texts[0]), tokens(texts[1]), defined, body), strict=True)
+    found: Model = {}
+    at, length = 1, 0
+    for label, field in fields:
+        for token in field:
+            words, positions = analyse(token)
+            known = await lexemes_of(connection, ENGLISH, {w for w, _, lit, _ in words if not lit})
+            for word, offset, literal, compound in words:
+                lexemes = [word] if literal else known[word]
+                length += bool(lexemes) and not compound
+                for lexeme in lexemes:
+                    found.setdefault(lexeme, {}).setdefault(
+                        min(at + offset, MAX_POSITION), label
+                    )
+            at += positions
+        at += GAP
+    return {lexeme: dict(sorted(places.items())) for lexeme, places in found.items()}, length
+
+
+async def read_back(connection: Connection, chunks: Sequence[Analysed]) -> list[Model]:
+    """Send tsvectors to the server by COPY and read what it made of them."""
+    await connection.execute("DROP TABLE IF EXISTS sent")
+    await connection.execute("CREATE TEMPORARY TABLE sent (number serial, vector tsvector)")
+    async with (
+        connection.cursor() as cursor,
+        cursor.copy("COPY sent (vector) FROM STDIN (FORMAT binary)") as copy,
+    ):
+        await copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+        for chunk in chunks:
+            length = len(chunk.tsvector).to_bytes(4, "big")
+            await copy.write(b"\0\1" + length + chunk.tsvector)
+        await copy.write(b"\xff\xff")
+    cursor = await connection.execute("""
+        SELECT coalesce((SELECT jsonb_object_agg(lexeme, (
+                SELECT jsonb_object_agg(place, weights[i])
+                FROM unnest(positions) WITH ORDINALITY AS placed (place, i)
+            )) FROM unnest(vector)), '{}')
+        FROM sent ORDER BY number""")
+    return [
+        {lexeme: {int(p): w for p, w in places.items()} for lexeme, places in row[0].items()}
+        for row in await cursor.fetchall()
+    ]
+
+
+CODE = st.lists(
+    st.sampled_from(
+        ["def", "class", "getUserName", "os.path.join", "the", "parsing", "is", "x", "日本語",
+         "src/main.py", "HTTP2", "(", "\n", "don't", "Ünïcode", "v1.2", "a-b"]
+    ) | st.text(max_size=6),
+    max_size=40,
+).map(" ".join)  # fmt: skip
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(batch=st.lists(st.tuples(CODE, CODE, CODE), min_size=1, max_size=5))
+def test_the_server_reads_what_the_model_says(
+    batch: list[tuple[str, str, str]], dsn: str
+) -> None:
+    async def check() -> None:
+        async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+            documents = [document for document, _, _ in batch]
+            metadatas = [{"symbol_name": a, "section_title": b} for _, a, b in batch]
+            analysed = await Vocabulary(ENGLISH).analyse(connection, documents, metadatas)
+            expected = [
+                await model(connection, document, metadata)
+                for document, metadata in zip(documents, metadatas, strict=True)
+            ]
+            assert await read_back(connection, analysed) == [m for m, _ in expected]
+            assert [chunk.length for chunk in analysed] == [length for _, length in expected]
+            counted: dict[str, tuple[int, int]] = {"": (len(batch), sum(n for _, n in expected))}
+            for found, _ in expected:
+                for lexeme, places in found.items():
+                    chunks, occurrences = counted.get(lexeme, (0, 0))
+                    counted[lexeme] = chunks + 1, occurrences + len(places)
+            assert statistics(analysed) == counted
+
+    asyncio.run(check())
+
+
+async def test_titles_are_a_headings_and_definitions_b_text_c(connection: Connection) -> None:
+    metadata = {"symbol_name": "alpha", "file_name": "beta.py", "heading_path": ["gamma", "delta"]}
+    document = "def epsilon(zeta): pass"
+    [chunk] = await Vocabulary(ENGLISH).analyse(connection, [document], [metadata])
+    [found] = await read_back(connection, [chunk])
+    labels = {lexeme: "".join(places.values()) for lexeme, places in found.items()}
+    assert {k: labels[k] for k in ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")} == {
+        "alpha": "A", "beta": "A", "gamma": "B", "delta": "B", "epsilon": "BC", "zeta": "C",
+    }  # fmt: skip
+
+
+async def test_no_phrase_reaches_from_one_field_into_the_next(connection: Connection) -> None:
+    metadata = {"title": "north", "section_title": "south"}
+    [chunk] = await Vocabulary(ENGLISH).analyse(connection, ["west"], [metadata])
+    [found] = await read_back(connection, [chunk])
+    places = [next(iter(found[word])) for word in ("north", "south", "west")]
+    assert places[1] - places[0] > 2
+    assert places[2] - places[1] > 2
+
+
+async def test_a_text_beyond_the_limits_is_indexed_by_its_head(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    huge = " ".join(f"w{i:x}q{'z' * 40}" for i in range(60_000))
+    vocabulary = Vocabulary(ENGLISH)
+    with caplog.at_level(logging.WARNING):
+        chunks = await vocabulary.analyse(connection, [huge, "small"], [{}, {}])
+    found, small = await read_back(connection, chunks)
+    assert "w0q" + "z" * 40 in found
+    assert f"w{59_999:x}q" + "z" * 40 not in found
+    assert list(small) == ["small"]
+    assert len(chunks[0].tsvector) <= MAX_BYTES + 4
+    assert vocabulary.truncated == 1
+    assert [r.message for r in caplog.records if r.levelno == logging.WARNING] == [
+        "1 chunks have more text than full-text search can hold: only the head of each is indexed"
+    ]
+
+
+async def test_a_word_said_very_often_keeps_the_places_that_fit(connection: Connection) -> None:
+    [chunk] = await Vocabulary(ENGLISH).analyse(connection, ["word " * 20_000 + "last"], [{}])
+    [found] = await read_back(connection, [chunk])
+    assert len(found["word"]) == MAX_POSITIONS
+    assert list(found["last"]) == [MAX_POSITION]
+    assert chunk.length == 20_001
+
+
+async def test_each_word_is_asked_for_once(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    async def count(conn: Connection, language: str, words: Sequence[str]) -> dict[str, list[str]]:
+        asked.append(sorted(words))
+        return await lexemes_of(conn, language, words)
+
+    monkeypatch.setattr("agent_brain_postgres.lexemes.lexemes_of", count)
+    vocabulary = Vocabulary(ENGLISH)
+    await vocabulary.analyse(connection, ["parsing files"], [{}])
+    await vocabulary.analyse(connection, ["parsing Files again"], [{}])
+    await vocabulary.analyse(connection, ["again parsing"], [{}])
+    assert asked == [["files", "parsing"], ["again"]]
+
+
+async def test_a_full_vocabulary_starts_afresh_and_still_answers(connection: Connection) -> None:
+    vocabulary = Vocabulary(ENGLISH, max_tokens=3)
+    for number in range(4):
+        texts = [f"running word{number} another{number}"]
+        [chunk] = await vocabulary.analyse(connection, texts, [{}])
+        [found] = await read_back(connection, [chunk])
+        assert "run" in found
+        assert f"word{number}" in found
+
+
+async def test_batches_at_the_same_time_share_a_vocabulary(dsn: str) -> None:
+    vocabulary = Vocabulary(ENGLISH)
+    texts = [[f"shared running text{i} own{i}x{j}" for j in range(30)] for i in range(8)]
+
+    async def one(batch: list[str]) -> list[Model]:
+        async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+            analysed = await vocabulary.analyse(connection, batch, [{}] * len(batch))
+            return await read_back(connection, analysed)
+
+    for batch, found in zip(texts, await asyncio.gather(*map(one, texts)), strict=True):
+        for text, lexemes in zip(batch, found, strict=True):
+            assert {"share", "run", text.split()[2], text.split()[3]} <= lexemes.keys()
+
+
+@pytest.mark.parametrize(("language", "lexeme"), [("german", "haus"), ("simple", "häuser")])
+async def test_the_language_makes_the_lexemes(
+    connection: Connection, language: str, lexeme: str
+) -> None:
+    [chunk] = await Vocabulary(f"pg_catalog.{language}").analyse(connection, ["Häuser"], [{}])
+    assert list(statistics([chunk])) == ["", lexeme]
