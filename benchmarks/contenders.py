@@ -75,6 +75,8 @@ class CorePostgres(Ours):
         from urllib.parse import quote
 
         core = import_module("agent_brain_server.storage.postgres")
+        registry = import_module("agent_brain_server.providers.factory").ProviderRegistry
+        registry.get_embedding_provider = lambda *_: _Lengths(work.vectors.shape[1])
         self.work = work
         target = dict(_parameters(dsn))
         host = str(target.get("host", "localhost"))
@@ -103,6 +105,16 @@ class CorePostgres(Ours):
             where=where,
         )
         return [result.chunk_id for result in found]
+
+
+class _Lengths:
+    """Stands for the core's embedding provider, which is asked for the length of its vectors."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+
+    def get_dimensions(self) -> int:
+        return self.dimensions
 
 
 class Vecs:
