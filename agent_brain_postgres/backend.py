@@ -117,7 +117,14 @@ class PostgresBackend:
             return self.config
         from agent_brain_postgres import embedded
 
-        self._embedded = await asyncio.to_thread(embedded.start, directory, self.config.database)
+        starting = asyncio.ensure_future(
+            asyncio.to_thread(embedded.start, directory, self.config.database)
+        )
+        try:
+            self._embedded = await asyncio.shield(starting)
+        except asyncio.CancelledError:  # the thread goes on; what it starts is nobody's
+            starting.add_done_callback(_close_unused)
+            raise
         return self.config.with_connection(self._embedded.conninfo)
 
     async def close(self) -> None:
@@ -386,6 +393,11 @@ class PostgresBackend:
         from agent_brain_postgres import health
 
         return await health.document(self)
+
+
+def _close_unused(starting: asyncio.Future[EmbeddedServer]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().close()
 
 
 def _core_dimensions() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_brain_postgres import embedded
+from agent_brain_postgres import PostgresBackend, PostgresConfig, embedded
 from tests.embedded_servers import HOLD, holder, keepers_of, one, pid_of, release, run, wait_until_stopped
 
 
@@ -148,3 +149,23 @@ def test_the_server_stops_when_its_directory_is_removed(directory: Path) -> None
         assert pid is not None
         subprocess.run(["rm", "-rf", directory], check=False)
         assert wait_until_stopped(directory, pid)
+
+
+async def test_a_cancelled_start_of_a_backend_leaves_no_server_behind(place: Path) -> None:
+    backend = PostgresBackend(
+        PostgresConfig(embedded=place / "postgres", pool_size=1, pool_max=2),
+        embedding_dimensions=4,
+    )
+    starting = asyncio.create_task(backend.initialize())
+    await asyncio.sleep(0.05)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    for _ in range(300):  # initdb takes its time before the handle is there to be closed
+        await asyncio.sleep(0.1)
+        stopped = not (place / "postgres" / "data" / "postmaster.pid").exists()
+        if stopped and (place / "postgres" / "data" / "PG_VERSION").exists():
+            break
+    assert stopped
+    await backend.initialize()
+    assert await backend.get_count() == 0
+    await backend.close()
