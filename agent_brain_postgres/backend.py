@@ -19,6 +19,7 @@ from agent_brain_postgres import (
     ingest,
     keywords,
     schema,
+    server,
     vectors,
 )
 from agent_brain_postgres.chunk_record import ChunkRecord
@@ -101,9 +102,9 @@ class PostgresBackend:
         config = await self._start_embedded()
         connection = await connect(config)
         async with connection:
-            server = await schema.prepare_server(connection)
+            prepared = await server.prepare_server(connection)
             self._store = await schema.open_store(
-                connection, server, config, self._wanted_dimensions, _core_dimensions()
+                connection, prepared, config, self._wanted_dimensions, _core_dimensions()
             )
             self._pool = Pool(config, connection.adapters)
         await self._pool.open()

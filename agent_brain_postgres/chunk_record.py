@@ -42,7 +42,7 @@ def create(chunk_id: str, text: str, metadata: dict[str, Any]) -> ChunkRecord:
 
 def _record_class() -> type[ChunkRecord]:
     core: Any = sys.modules.get("agent_brain_server.models.query")
-    return ChunkRecord if core is None else core.ChunkRecord  # type: ignore[no-any-return]
+    return ChunkRecord if core is None else core.ChunkRecord
 
 
 def _optional(value: Any) -> str | None:

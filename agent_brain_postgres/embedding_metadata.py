@@ -9,7 +9,7 @@ from psycopg import sql
 from agent_brain_postgres import types
 from agent_brain_postgres.errors import ProviderMismatchError
 from agent_brain_postgres.pool import Connection
-from agent_brain_postgres.schema import LOCK
+from agent_brain_postgres.server import LOCK
 from agent_brain_postgres.store import Store
 from agent_brain_postgres.text import sanitize_text
 from agent_brain_postgres.types import EmbeddingMetadata

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from agent_brain_postgres import schema
+from agent_brain_postgres import server as requirements
 from agent_brain_postgres.doctor.case import Case
 from agent_brain_postgres.doctor.finding import FIX_IT, Finding, Fix, failed, ok, warning
 from agent_brain_postgres.errors import SettingsError
@@ -54,7 +54,7 @@ async def server(case: Case) -> list[Finding]:
     if not case.settings.pgbouncer:
         await case.database.execute(PROMISE)
     seen = f"PostgreSQL {version}, encoding {encoding}"
-    if case.database.info.server_version < schema.MINIMUM_SERVER:
+    if case.database.info.server_version < requirements.MINIMUM_SERVER:
         mend = "upgrade the server to 14 or newer (the bundled template runs 16)"
         return [failed("server", seen, mend)]
     if encoding != "UTF8":
@@ -78,7 +78,7 @@ def _writable(case: Case) -> str:
 
 async def pgvector(case: Case) -> list[Finding]:
     """Check the extension: installed, new enough, or creatable by this user."""
-    row = await case.row(schema.EXTENSION)
+    row = await case.row(requirements.EXTENSION)
     available = await case.row(AVAILABLE)
     if row is not None:
         case.extension = (row[0], parsed(row[1]))
@@ -86,7 +86,7 @@ async def pgvector(case: Case) -> list[Finding]:
     if available is None:
         return [failed("pgvector", "the server does not have pgvector", _install(case))]
     version, needs_superuser, is_trusted = available
-    if parsed(version) < schema.MINIMUM_PGVECTOR:
+    if parsed(version) < requirements.MINIMUM_PGVECTOR:
         seen = f"the server has pgvector {version}; {_minimum()} or newer is needed"
         return [failed("pgvector", seen, _install(case))]
     return [await _creatable(case, version, needs_superuser and not is_trusted)]
@@ -98,14 +98,14 @@ def parsed(version: str) -> tuple[int, ...]:
 
 
 def _minimum() -> str:
-    return ".".join(map(str, schema.MINIMUM_PGVECTOR))
+    return ".".join(map(str, requirements.MINIMUM_PGVECTOR))
 
 
 def _installed(version: str, available: str | None, case: Case) -> Finding:
-    if parsed(version) >= schema.MINIMUM_PGVECTOR:
+    if parsed(version) >= requirements.MINIMUM_PGVECTOR:
         return ok("pgvector", f"pgvector {version}")
     seen = f"the database has pgvector {version}; {_minimum()} or newer is needed"
-    if available is not None and parsed(available) >= schema.MINIMUM_PGVECTOR:
+    if available is not None and parsed(available) >= requirements.MINIMUM_PGVECTOR:
         fix = Fix("ALTER EXTENSION vector UPDATE", _update)
         return failed("pgvector", seen, FIX_IT, fix)
     return failed("pgvector", seen, _install(case))
@@ -133,20 +133,20 @@ async def _creatable(case: Case, version: str, needs_superuser: bool) -> Finding
 
 async def _create(connection: Connection) -> None:
     async with connection.transaction():
-        await connection.execute(schema.LOCK, ("extension",))
+        await connection.execute(requirements.LOCK, ("extension",))
         await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
 
 async def _update(connection: Connection) -> None:
     async with connection.transaction():
-        await connection.execute(schema.LOCK, ("extension",))
+        await connection.execute(requirements.LOCK, ("extension",))
         await connection.execute("ALTER EXTENSION vector UPDATE")
 
 
 async def language(case: Case) -> list[Finding]:
     """Check that the server has the text search configuration."""
     try:
-        name = await schema.resolve_language(case.database, case.settings.language)
+        name = await requirements.resolve_language(case.database, case.settings.language)
     except SettingsError as error:
         return [failed("language", str(error), "set language to one of these")]
     return [ok("language", name)]
