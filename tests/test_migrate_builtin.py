@@ -191,3 +191,16 @@ def test_chroma_without_chromadb_says_where_to_run(
     done = migrate("--from-chroma", str(tmp_path))
     assert done.exit_code == 1
     assert "environment of the server" in done.output
+
+
+def test_an_index_that_is_due_is_built_though_the_source_is_the_same_database(source: str) -> None:
+    query(
+        source,
+        "INSERT INTO public.documents (chunk_id, document_text, embedding) "
+        "SELECT 'more ' || n, 'text', ARRAY[n, 1, n % 7, n % 13]::vector "
+        "FROM generate_series(1, 12000) AS n",
+    )
+    done = migrate("--from-postgres", "--sample", "20")
+    assert done.exit_code == 0, done.output
+    built = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'chunks\\_hnsw%'"
+    assert query(source, built) == [(1,)]

@@ -119,6 +119,9 @@ async def _run(source: Source, config: PostgresConfig, options: Options, *, dry_
     try:
         await target.initialize()
         report = await _copy(source, target, options)
+        # An index is built only when older transactions of its database are over: the source's,
+        # where both are one database.
+        source.close()
         click.echo("Waiting for the index ...")
         await target.wait_until_indexed()
     finally:

@@ -35,6 +35,7 @@ class ChromaSource:
     """
 
     def __init__(self, directory: Path, collection: str | None = None) -> None:
+        self._closed = False
         self._directory = find_store(directory)
         chromadb = _import_chromadb()
         self._copy = tempfile.TemporaryDirectory(prefix="agent-brain-migrate-")
@@ -98,6 +99,9 @@ class ChromaSource:
             return self._collection.get(**wanted)
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         # Chroma keeps one system per path for the life of the process: stop this one.
         stop = getattr(getattr(self._client, "_system", None), "stop", None)
         if stop is not None:

@@ -56,4 +56,4 @@ class Source(Protocol):
         """Read the chunks with these ids."""
 
     def close(self) -> None:
-        """Release what reading took."""
+        """Release what reading took; harmless twice."""
