@@ -124,7 +124,7 @@ async def open_store(
     differ; no chunk is ever dropped.
     """
     dimensions = demanded or suggested
-    language = await resolve_language(connection, config.language)
+    language = await resolve_language(connection, config)
     wanted = Store(
         schema=config.db_schema,
         dimensions=dimensions,
@@ -314,7 +314,7 @@ async def clear(connection: Connection, store: Store, config: PostgresConfig) ->
     """
     for statement in CLEAR:
         await connection.execute(_named(statement, store))
-    language = await resolve_language(connection, config.language)
+    language = await resolve_language(connection, config)
     await connection.execute(_named(DELETE_META, store), ("language",))
     await connection.execute(_named(WRITE_META, store), ("language", language))
     return replace(store, language=language)

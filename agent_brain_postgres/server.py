@@ -9,6 +9,7 @@ import psycopg
 from pgvector.psycopg import register_vector_async
 from psycopg import sql
 
+from agent_brain_postgres.config import PostgresConfig
 from agent_brain_postgres.errors import PostgresStorageError, SettingsError
 from agent_brain_postgres.pool import Connection
 
@@ -121,13 +122,16 @@ async def _create_extension(connection: Connection) -> tuple[str, tuple[int, ...
     return found
 
 
-async def resolve_language(connection: Connection, name: str) -> str:
-    """Give the qualified name of a text search configuration; `SettingsError` if there is none."""
-    row = await (await connection.execute(LANGUAGE, {"name": name})).fetchone()
+async def resolve_language(connection: Connection, config: PostgresConfig) -> str:
+    """Give the qualified name of the text search configuration that the settings ask for.
+
+    Raises `SettingsError`, which lists the server's own, when it has no such configuration.
+    """
+    row = await (await connection.execute(LANGUAGE, {"name": config.language})).fetchone()
     if row is not None:
         return str(row[0])
     known = await (await connection.execute(LANGUAGES)).fetchone()
     raise SettingsError(
-        f"language: {name!r} is no text search configuration of this server; it has "
-        f"{known[0] if known else 'none'}"
+        f"language is {config.language!r} ({config.sources['language']}); allowed: a text search "
+        f"configuration of this server: {known[0] if known else 'none'}"
     )

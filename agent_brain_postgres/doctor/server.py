@@ -146,7 +146,7 @@ async def _update(connection: Connection) -> None:
 async def language(case: Case) -> list[Finding]:
     """Check that the server has the text search configuration."""
     try:
-        name = await requirements.resolve_language(case.database, case.settings.language)
+        name = await requirements.resolve_language(case.database, case.settings)
     except SettingsError as error:
         return [failed("language", str(error), "set language to one of these")]
     return [ok("language", name)]
