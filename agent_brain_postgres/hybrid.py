@@ -111,7 +111,7 @@ async def search(
     depth = max(DEPTH, top_k)
     plan = vectors.choose(store, depth, filter, ("chunk_id",))
     parsed = parse(query)
-    shape = ranking.shape(parsed, depth, filter, explain=explain)
+    shape = ranking.shape(parsed, depth, filter, explain=explain, enough=top_k)
     params |= vectors.parameters(store, plan, query_embedding, filter)
     params |= ranking.parameters(store, parsed)
     statement = _statement(store, plan, shape, fusion, top_k)

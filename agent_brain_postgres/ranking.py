@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RARE = 1_000
 """Chunks that the rare words may contribute together."""
 
-BUDGET = 3_000
+BUDGET = 2_000
 """Estimated chunks that are ranked; a filter multiplies it, since it discards some of them."""
 
 FILTERED = 4
@@ -46,6 +46,7 @@ class Shape:
     """What the statement of a query depends on but its values."""
 
     top_k: int
+    enough: int
     terms: int
     condition: str
     filtered: bool
@@ -54,10 +55,17 @@ class Shape:
     explain: bool
 
 
-def shape(query: Query, top_k: int, condition: Filter, *, explain: bool) -> Shape:
-    """Describe the statement that a query needs."""
+def shape(
+    query: Query, top_k: int, condition: Filter, *, explain: bool, enough: int | None = None
+) -> Shape:
+    """Describe the statement that a query needs.
+
+    Should the best combinations of words find fewer than `enough` (`top_k`) chunks, any chunk with
+    one of the words will do.
+    """
     return Shape(
         top_k=top_k,
+        enough=top_k if enough is None else enough,
         terms=next((n for n in TERMS if n >= len(query.words) + 2), TERMS[-1]),
         condition=condition.sql.as_string(None),
         filtered=not condition.empty,
@@ -124,7 +132,7 @@ def ranked(store: Store, shape: Shape) -> sql.Composed:
         terms = [sql.SQL(text).format(n=sql.SQL(str(n))) for n in range(1, shape.terms + 1)]
         tables[name] = sql.SQL(separator).join(terms)
     tables["candidates"] = sql.SQL(statements.SCORED).format(gate=sql.SQL(""), plan=sql.SQL("plan"), **tables)
-    enough = sql.SQL("(SELECT count(*) FROM candidates) < {top_k} AND ").format(**tables)
+    enough = sql.SQL("(SELECT count(*) FROM candidates) < {} AND ").format(shape.enough)
     tables["completed"] = sql.SQL(statements.SCORED).format(gate=enough, plan=sql.SQL("fallback"), **tables)
     return sql.SQL(statements.WORDS + _plan(shape.phrases) + statements.RANKED).format(**tables)
 

@@ -76,7 +76,8 @@ chosen AS MATERIALIZED (
         SELECT mask, query, sum(chunks) OVER best AS running, row_number() OVER best AS rank
         FROM combinations WINDOW best AS (ORDER BY gain DESC, mask)
     ) AS summed
-    WHERE running <= {budget} OR rank = 1
+    WHERE running <= {budget}
+        OR rank = 1 AND NOT EXISTS (SELECT FROM ordered WHERE running <= {rare})
 ),
 plan AS MATERIALIZED (
     SELECT pg_catalog.string_agg(query, ' | ')::tsquery AS query FROM (
