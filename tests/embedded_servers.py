@@ -22,7 +22,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 # Starts the server of a directory, says so, and holds it until its input ends.
 HOLD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have it ignored
 from agent_brain_postgres import embedded
 server = embedded.start(sys.argv[1], "agent_brain")
 print(server.conninfo, flush=True)
