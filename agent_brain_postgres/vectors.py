@@ -154,8 +154,8 @@ async def search(
     params["near_threshold"] = float(similarity_threshold)
     cursor = await connection.execute(_search_statement(store, plan), params, binary=True)
     rows = await cursor.fetchall()
-    if plan.way == "sample" and rows:
-        store.estimates.learn(_key(plan.condition, condition), rows[0][4])
+    if plan.way == "sample" and (rows or similarity_threshold <= 0):
+        store.estimates.learn(_key(plan.condition, condition), rows[0][4] if rows else 0.0)
     return [
         SearchResult(text=row[1], metadata=row[2], score=row[3], chunk_id=row[0]) for row in rows
     ]

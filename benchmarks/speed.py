@@ -164,6 +164,7 @@ def searches(
     for _ in range(bench.rounds):
         for start in range(0, len(queries), BLOCK):
             block = queries[start : start + BLOCK]
+            workers = [*workers[1:], workers[0]]  # nobody is always first
             for worker in workers:
                 answer = worker.ask(do="search", queries=block, k=k, where=where, mode=mode)
                 times[worker.name] += answer["ms"]
