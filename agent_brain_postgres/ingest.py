@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from agent_brain_postgres import copy_format
+from agent_brain_postgres import copy_format, statistics
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.filters import Filter
 from agent_brain_postgres.lexemes import Analysed, Counts, Reading, Vocabulary
@@ -105,7 +105,7 @@ async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch)
 
     written = await _repeat(pool, work)
     if written:
-        await _merge_pending(pool, store)
+        await _tidy(pool, store)
     return written
 
 
@@ -140,8 +140,8 @@ async def _copy(
             readings += [await asyncio.to_thread(read, one) for one in blocks[n + 2 : n + 3]]
         del readings[0]
     await _serve(connection, store, vocabulary, data, [])
-    statistics = await asyncio.to_thread(_encode_statistics, counts)
-    await _copy_bytes(connection, _named(COPY_STATISTICS, store), statistics)
+    deltas = await asyncio.to_thread(_encode_statistics, counts)
+    await _copy_bytes(connection, _named(COPY_STATISTICS, store), deltas)
 
 
 async def _serve(
@@ -218,14 +218,15 @@ async def _copy_bytes(connection: Connection, statement: sql.Composed, data: byt
         await copy.write(data)
 
 
-async def _merge_pending(pool: Pool, store: Store) -> None:
-    """Best effort: needs ownership of the index, and changes nothing that a search returns."""
+async def _tidy(pool: Pool, store: Store) -> None:
+    """Leave what searches read in good order; best effort, since no result depends on it."""
     try:
         async with pool.connection() as connection:
-            for index in ("chunks_lexemes", "chunks_metadata"):
+            await statistics.compact(connection, store)
+            for index in ("chunks_lexemes", "chunks_metadata"):  # only their owner may
                 await connection.execute(MERGE_PENDING, (store.table(index).as_string(None),))
     except psycopg.Error as error:
-        logger.debug("pending entries were left to autovacuum: %s", type(error).__name__)
+        logger.debug("tidying was left to the next batch: %s", type(error).__name__)
 
 
 async def _delete_ids(connection: Connection, store: Store, ids: list[str]) -> int:
@@ -244,14 +245,18 @@ async def _delete(
 
 async def delete_ids(pool: Pool, store: Store, ids: list[str]) -> int:
     """Delete chunks by id; the number that existed."""
-    return await _repeat(pool, lambda connection: _delete_ids(connection, store, ids))
+    deleted = await _repeat(pool, lambda connection: _delete_ids(connection, store, ids))
+    await _tidy(pool, store)
+    return deleted
 
 
 async def delete_where(pool: Pool, store: Store, where: Filter) -> int:
     """Delete the chunks that a filter matches; their number."""
-    return await _repeat(
+    deleted = await _repeat(
         pool, lambda connection: _delete(connection, store, where.sql, dict(where.params))
     )
+    await _tidy(pool, store)
+    return deleted
 
 
 async def _repeat(pool: Pool, work: Callable[[Connection], Awaitable[R]]) -> R:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_brain_postgres import PostgresBackend, StorageError
+from agent_brain_postgres.statistics import MOST_DELTAS
 
 from .chunks import Chunks, make_chunks
 from .conftest import DIMENSIONS, MakeBackend
@@ -285,3 +286,18 @@ async def test_the_first_vector_says_the_dimensions_when_nothing_else_does(
         "WHERE attrelid = 'agent_brain.chunks'::regclass AND attname = 'embedding'",
     )
     assert type_name == [("vector(5)",)]
+
+
+async def test_deltas_of_the_statistics_are_added_up_before_they_are_many(
+    make_backend: MakeBackend, dsn: str
+) -> None:
+    backends = [await make_backend() for _ in range(2)]
+    for turn in range(75):
+        await asyncio.gather(
+            *(b.upsert_documents(*make_chunks(2, seed=turn, prefix=f"{i}_{turn % 9}"))
+              for i, b in enumerate(backends))
+        )
+    (most,) = rows(dsn, "SELECT max(n) FROM (SELECT count(*) AS n "
+                        "FROM agent_brain.lexeme_statistics GROUP BY lexeme) AS counts")[0]
+    assert most <= 2 * MOST_DELTAS + 2  # a rewritten chunk has a delta for each of its forms
+    assert_statistics_exact(dsn)
