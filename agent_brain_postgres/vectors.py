@@ -49,7 +49,7 @@ ITERATIVE: LiteralString = """,
 # A share of the rows, read in whole pages, says what the filter keeps.
 SAMPLE: LiteralString = """
 sample AS MATERIALIZED (
-    SELECT count(*) FILTER (WHERE {condition})::float8 / greatest(count(*), 1) AS kept
+    SELECT count(*) FILTER (WHERE {condition})::float8 / nullif(count(*), 0) AS kept
     FROM {chunks} TABLESAMPLE SYSTEM (%(near_percent)s)
 ),"""
 
@@ -152,13 +152,20 @@ async def search(
     plan = choose(store, top_k, condition, ("chunk_id", "document", "metadata"))
     params = parameters(store, plan, query, condition)
     params["near_threshold"] = float(similarity_threshold)
-    cursor = await connection.execute(_search_statement(store, plan), params, binary=True)
+    cursor = await connection.execute(
+        _search_statement(store, plan), params, binary=True, prepare=True
+    )
     rows = await cursor.fetchall()
     if plan.way == "sample" and (rows or similarity_threshold <= 0):
-        store.estimates.learn(_key(plan.condition, condition), rows[0][4] if rows else 0.0)
+        _learn(store, plan, condition, rows[0][4] if rows else 0.0)
     return [
         SearchResult(text=row[1], metadata=row[2], score=row[3], chunk_id=row[0]) for row in rows
     ]
+
+
+def _learn(store: Store, plan: Plan, condition: Filter, kept: float | None) -> None:
+    if kept is not None:  # a sample may have met no row at all
+        store.estimates.learn(_key(plan.condition, condition), kept)
 
 
 def choose(store: Store, top_k: int, condition: Filter, columns: tuple[str, ...]) -> Plan:

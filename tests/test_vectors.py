@@ -176,7 +176,7 @@ async def test_a_search_is_one_round_trip(
     await backend.wait_until_indexed()
     assert backend._pool is not None
     assert backend._store is not None
-    backend._store.estimates.rows = 50_000  # large enough for a sample
+    backend._store.estimates.rows = 10_000  # large enough for a sample
     for _ in range(8):  # until the statement is prepared
         await backend.vector_search(_query(), 10, 0.0, where)
     assert await _round_trips(backend, where) == 1
@@ -197,7 +197,7 @@ async def _round_trips(backend: PostgresBackend, where: dict[str, Any] | None) -
 async def test_what_a_sample_says_of_a_filter_is_remembered(indexed: PostgresBackend) -> None:
     assert indexed._store is not None
     estimates = indexed._store.estimates
-    estimates.rows = 50_000
+    estimates.rows = 10_000
     condition = compile_where({"half": True})
     assert vectors.choose(indexed._store, 10, condition, ()).way == "sample"
     await indexed.vector_search(_query(), 10, 0.0, {"half": True})
@@ -206,7 +206,7 @@ async def test_what_a_sample_says_of_a_filter_is_remembered(indexed: PostgresBac
 
 async def test_a_rare_value_is_read_and_a_common_one_is_scanned(indexed: PostgresBackend) -> None:
     assert indexed._store is not None
-    indexed._store.estimates.rows = 50_000
+    indexed._store.estimates.rows = 10_000  # large enough for a sample
     for key in ("half", "thousandth"):
         await indexed.vector_search(_query(), 10, 0.0, {key: True})
     ways = {
