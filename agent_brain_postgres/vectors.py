@@ -28,8 +28,9 @@ FloatVector = NDArray[np.float32]
 # the first time, by whichever a sample of the rows says.
 Way = Literal["index", "exact", "sample"]
 
-# A step through the index costs as much as comparing this many rows (measured, table in memory).
-STEP = 10.0
+# Finding a row that matches, accurately, costs as much through the index as comparing this many
+# rows divided by the share that the filter keeps (measured).
+STEP = 20.0
 SAMPLED_ROWS = 1_000
 # Stores of this size are not worth a sample.
 SMALL = 5_000
@@ -223,7 +224,7 @@ def _ef_search(store: Store, candidates: int, share: float) -> int:
     """Give as many candidates as let enough rows through the filter at the first step."""
     ef = float(store.estimates.ef_search or ladder.ef_search(candidates, store.estimates.rows))
     if share < 1.0:
-        ef = max(1.25 * ef, 1.5 * candidates / share)
+        ef = max(2.0 * ef, 4.0 * candidates / share)
     return min(ladder.MAX_EF_SEARCH, max(round(ef), candidates))
 
 
