@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Fusion = Literal["relative", "rrf"]
 
-DEPTH = 100
-"""Results of each branch that are fused; more when more are asked for."""
+# Results of each branch that are fused; more when more are asked for.
+DEPTH: dict[Fusion, int] = {"relative": 64, "rrf": 100}
 
 # Vector and keyword weight where none is given, by measurement: see docs/search.md.
 WEIGHTS: dict[Fusion, tuple[float, float]] = {"relative": (0.55, 0.45), "rrf": (0.5, 0.5)}
@@ -108,7 +108,7 @@ async def search(
     params["hy_threshold"] = float(similarity_threshold)
     if top_k <= 0 or store.dimensions is None:
         return []
-    depth = max(DEPTH, top_k)
+    depth = max(DEPTH[fusion], top_k)
     plan = vectors.choose(store, depth, filter, ("chunk_id",))
     parsed = parse(query)
     shape = ranking.shape(parsed, depth, filter, explain=explain, enough=top_k)

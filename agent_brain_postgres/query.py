@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from operator import itemgetter
 
+from agent_brain_postgres.abbreviations import OTHERS
 from agent_brain_postgres.text import sanitize_text
 from agent_brain_postgres.words import Token, Word, analyse, tokens
 
@@ -24,6 +25,9 @@ IDENTIFIER = 1.0
 
 ALONE = 4.0
 """The same where it is the whole query: whoever types one name wants that name first."""
+
+ABBREVIATION = 0.25
+"""Weight of the short for a long word, or the other way round."""
 
 # A quotation mark or a minus sign is an operator only where a word could begin, and a quotation
 # only ends where a word could end, so that pasted code stays words.
@@ -87,6 +91,9 @@ def _weights(found: list[tuple[str, Token]]) -> dict[tuple[str, bool], float]:
         compound = ALONE if alone else IDENTIFIER if _is_code(text) else COMPOUND
         for word, _, literal, is_compound in token[0]:
             weights[word, literal] += compound if is_compound else 1.0
+            if not literal:
+                for other in OTHERS.get(word.removesuffix("s"), ()):
+                    weights[other, False] += ABBREVIATION
     return dict(sorted(weights.items(), key=itemgetter(1), reverse=True)[:MAX_WORDS])
 
 
