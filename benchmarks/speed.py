@@ -198,7 +198,9 @@ def concurrent(bench: Bench, workers: list[Worker]) -> None:
     """Count searches a second with 32 in flight."""
     queries = list(range(bench.queries)) * 3
     found: dict[str, list[float]] = {worker.name: [] for worker in workers}
-    for _ in range(bench.rounds):
+    for worker in workers:  # until every connection is there
+        worker.ask(do="concurrent", queries=queries)
+    for _ in range(max(3, bench.rounds)):
         for worker in workers:
             found[worker.name].append(worker.ask(do="concurrent", queries=queries)["per_second"])
     for name, rates in found.items():
