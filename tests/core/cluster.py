@@ -100,7 +100,7 @@ class Cluster:
             env=environment | {"LC_ALL": "C.UTF-8"},
             user=self._system_user,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,
+            stdout=subprocess.DEVNULL if "start" in arguments else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd="/",
             check=False,

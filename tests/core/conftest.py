@@ -9,6 +9,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +42,15 @@ def ollama() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A PostgreSQL server that the tests may stop and start again."""
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server that the tests may stop and start again.
+
+    Not below pytest's directory: every other session closes that to the server's account.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="abp-core-") as directory,
+        running_cluster(Path(directory)) as cluster,
+    ):
         yield cluster
 
 
