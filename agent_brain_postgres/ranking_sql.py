@@ -220,7 +220,7 @@ ranked AS MATERIALIZED (
             WHERE rank > 0
         ) AS counted
     ), 0.0) + coalesce((
-        SELECT sum(gain * 0.5 / (1 + norm)) FROM pairs WHERE lexemes OPERATOR(pg_catalog.@@) query
+        SELECT sum(gain * 1.0 / (1 + norm)) FROM pairs WHERE lexemes OPERATOR(pg_catalog.@@) query
     ), 0.0){spelling} AS score
     FROM short_list
     ORDER BY score DESC, chunk_id COLLATE "C"
