@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,19 @@ async def _round_trips(backend: PostgresBackend, where: dict[str, Any] | None) -
             connection.pgconn.untrace()
         trace.seek(0)
         return sum("ReadyForQuery" in line for line in trace)
+
+
+@pytest.mark.parametrize("key", ["half", "hundredth"])
+async def test_without_iterative_scans_a_filter_costs_no_rows_either(
+    indexed: PostgresBackend, key: str
+) -> None:
+    assert indexed._store is not None
+    indexed._store = replace(indexed._store, pgvector=(0, 7, 4))  # the oldest that is accepted
+    indexed._store.estimates.rows = 10_000
+    matching = sum(m[key] for m in make_metadata(ROWS, make_vectors(ROWS, DIMENSIONS)))
+    for _ in range(2):
+        found = await indexed.vector_search(_query(), 30, 0.0, {key: True})
+        assert len(found) == min(30, matching)
 
 
 async def test_what_a_sample_says_of_a_filter_is_remembered(indexed: PostgresBackend) -> None:
