@@ -76,7 +76,6 @@ async def transfer(
         report.present += len(present)
         sample.offer(ids)
         advance(len(ids))
-        _stop_if_cancelled()
     await _check_counts(source, target, report, options.batch_size)
     report.compared = await _compare(source, target, sample.ids, options.batch_size)
     return report
@@ -96,17 +95,6 @@ async def _batches(source: Source, size: int) -> AsyncIterator[list[str]]:
     stream: Iterator[list[str]] = source.ids(size)
     while (ids := await asyncio.to_thread(next, stream, None)) is not None:
         yield ids
-
-
-def _stop_if_cancelled() -> None:
-    """Notice an interruption that was lost.
-
-    `asyncio.wait_for` of Python 3.11, through which the driver waits, forgets a cancellation that
-    arrives together with the result.
-    """
-    task = asyncio.current_task()
-    if task is not None and getattr(task, "cancelling", int)():
-        raise asyncio.CancelledError
 
 
 async def _copy(source: Source, target: Target, ids: list[str]) -> None:

@@ -202,6 +202,11 @@ for start in range(0, 20_000, 5_000):
     return directory, 20_000
 
 
+def _heed_interruptions() -> None:
+    """Undo what a shell does to the commands that it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_copy_goes_on_where_it_ended(
     target: Project, cluster: Cluster, large: tuple[Path, int]
 ) -> None:
@@ -217,6 +222,7 @@ def test_an_interrupted_copy_goes_on_where_it_ended(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=_heed_interruptions,
     )
     deadline = time.monotonic() + 120
     while rows(cluster, target) < 1_000:
