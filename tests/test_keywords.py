@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
-from agent_brain_postgres import PostgresBackend, SearchResult
+from agent_brain_postgres import PostgresBackend, SearchResult, filters, ranking
+from agent_brain_postgres.query import parse
+from agent_brain_postgres.store import Store
 from tests import bm25_model
 from tests.conftest import DIMENSIONS, MakeBackend
-
-
-async def store(
-    backend: PostgresBackend,
-    documents: dict[str, str],
-    metadatas: dict[str, dict[str, Any]] | None = None,
-) -> None:
-    vectors = np.eye(DIMENSIONS, dtype=np.float32)[np.arange(len(documents)) % DIMENSIONS]
-    given = metadatas or {}
-    await backend.upsert_documents(
-        list(documents), vectors, list(documents.values()), [given.get(i, {}) for i in documents]
-    )
-
-
-async def found(backend: PostgresBackend, query: str, top_k: int = 10, **more: Any) -> list[str]:
-    return [result.chunk_id for result in await backend.keyword_search(query, top_k, **more)]
-
-
-FILLER = {f"filler{i}": f"nothing to see here, number {i}" for i in range(20)}
+from tests.searching import FILLER, found, store
 
 IDENTIFIERS = [
     ("getUserName", "user"),
@@ -280,45 +263,48 @@ async def test_results_are_whole(backend: PostgresBackend) -> None:
     ]
 
 
-STATISTICS = "SELECT lexeme, sum(chunks)::int, sum(occurrences)::int FROM {} GROUP BY lexeme"
-COUNTED = """
-    SELECT lexeme, count(*)::int, sum(cardinality(positions))::int
-    FROM agent_brain.chunks, LATERAL unnest(lexemes) GROUP BY lexeme
-    UNION ALL SELECT '', count(*)::int, sum(length)::int FROM agent_brain.chunks
-"""
-
-
-async def test_statistics_stay_exact_through_changes(backend: PostgresBackend, dsn: str) -> None:
-    chance = random.Random(3)
-    vocabulary = ["alpha", "beta", "getUserName", "def", "os.path.join", "日本語", "12", "the", "running"]
-    alive: set[str] = set()
-    for _ in range(12):
-        names = [f"d{chance.randint(0, 30)}" for _ in range(8)]
-        if chance.random() < 0.3 and alive:
-            gone = chance.sample(sorted(alive), min(5, len(alive)))
-            assert await backend.delete_by_ids(gone) == len(gone)
-            alive -= set(gone)
-        documents = {n: " ".join(chance.choices(vocabulary, k=9)) for n in names}
-        await store(backend, documents, {n: {"title": chance.choice(vocabulary)} for n in names})
-        alive |= set(documents)
-        with psycopg.connect(dsn) as connection:
-            kept = connection.execute(
-                STATISTICS.format("agent_brain.lexeme_statistics")
-            ).fetchall()
-            counted = connection.execute(COUNTED).fetchall()
-        assert Counter(row for row in kept if row[1]) == Counter(counted)
-
-
-async def test_statistics_are_empty_after_reset(backend: PostgresBackend, dsn: str) -> None:
-    await store(backend, FILLER)
-    await backend.reset()
-    with psycopg.connect(dsn) as connection:
-        rows = connection.execute("SELECT * FROM agent_brain.lexeme_statistics").fetchall()
-    assert rows == []
-    assert await found(backend, "nothing") == []
-
-
 async def test_the_language_of_the_settings_cuts_the_query_too(make_backend: MakeBackend) -> None:
     backend = await make_backend(language="german")
     await store(backend, {**FILLER, "one": "die großen Häuser", "two": "ein Baum"})
     assert await found(backend, "Haus") == ["one"]
+
+
+async def test_a_search_is_one_statement(
+    backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(backend, FILLER)
+    sent: list[Any] = []
+    execute = psycopg.AsyncCursor.execute
+
+    async def count(cursor: Any, statement: Any, *arguments: Any, **more: Any) -> Any:
+        sent.append(statement)
+        return await execute(cursor, statement, *arguments, **more)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", count)
+    await backend.keyword_search('see "nothing to" -whatever', 5)
+    assert len(sent) == 1
+    await backend.hybrid_search("see nothing", [1.0] * DIMENSIONS, 5)
+    assert len(sent) == 2
+
+
+async def test_the_words_are_found_by_index(backend: PostgresBackend, dsn: str) -> None:
+    await store(backend, {f"d{i:04}": f"common text word{i % 100} " * 20 for i in range(3000)})
+    query = parse("common word7 text")
+    nothing = filters.compile_where(None)
+    shape = ranking.shape(query, 10, nothing, explain=False)
+    language = Store("agent_brain", DIMENSIONS, "cosine", "pg_catalog.english")
+    statement = sql.SQL("EXPLAIN WITH {} SELECT * FROM ranked").format(
+        ranking.ranked(language, shape)
+    )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ANALYZE agent_brain.chunks")
+        rows = connection.execute(statement, ranking.parameters(language, query)).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    assert plan.count("Bitmap Index Scan on chunks_lexemes") == 2
+    assert "Seq Scan on chunks" not in plan
+
+
+async def test_abbreviations_and_full_words_find_each_other(backend: PostgresBackend) -> None:
+    await store(backend, {**FILLER, "code": "def parse_str(arg)", "prose": "strings"})
+    assert await found(backend, "string") == ["prose", "code"]
+    assert await found(backend, "str") == ["code", "prose"]
