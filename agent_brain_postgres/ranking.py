@@ -29,7 +29,7 @@ RARE = 1_000
 BUDGET = 2_000
 """Estimated chunks that are ranked; a filter multiplies it, since it discards some of them."""
 
-FILTERED = 4
+FILTERED = 2
 
 LIMIT = 5_000
 """Chunks that are ranked at most, where the estimate was wrong."""
@@ -65,7 +65,7 @@ def shape(
     """
     return Shape(
         top_k=top_k,
-        enough=top_k if enough is None else enough,
+        enough=_enough(top_k if enough is None else enough, condition),
         terms=next((n for n in TERMS if n >= len(query.words) + 2), TERMS[-1]),
         condition=condition.sql.as_string(None),
         filtered=not condition.empty,
@@ -73,6 +73,11 @@ def shape(
         names=bool(query.names),
         explain=explain,
     )
+
+
+def _enough(wanted: int, condition: Filter) -> int:
+    """Give the candidates that make do: few ones that pass a filter might not be its best."""
+    return wanted if condition.empty else max(wanted, SHORT_LIST)
 
 
 def parameters(store: Store, query: Query) -> dict[str, Any]:
