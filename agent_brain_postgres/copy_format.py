@@ -13,6 +13,7 @@ HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 TRAILER = struct.pack("!h", -1)
 
 _length = struct.Struct("!i").pack
+_two_numbers = struct.Struct("!iqiq").pack
 
 
 def copy_row(fields: Sequence[bytes]) -> bytes:
@@ -23,6 +24,11 @@ def copy_row(fields: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
+def text_and_numbers(text: bytes, one: int, other: int) -> bytes:
+    """Encode one row of a text and two `bigint`: tens of thousands a batch, so at once."""
+    return b"".join((b"\0\3", _length(len(text)), text, _two_numbers(8, one, 8, other)))
+
+
 def jsonb(encoded: bytes) -> bytes:
     """Put jsonb's version number before its text."""
     return b"\x01" + encoded
@@ -31,11 +37,6 @@ def jsonb(encoded: bytes) -> bytes:
 def int4(number: int) -> bytes:
     """Encode an `integer`."""
     return _length(number)
-
-
-def int8(number: int) -> bytes:
-    """Encode a `bigint`."""
-    return struct.pack("!q", number)
 
 
 def vectors(matrix: NDArray[np.float32], *, half: bool = False) -> Iterable[bytes]:

@@ -205,9 +205,7 @@ def _encode_chunks(
 
 def _encode_statistics(counts: Counts) -> bytes:
     rows = [
-        copy_format.copy_row(
-            (lexeme.encode(), copy_format.int8(chunks), copy_format.int8(occurrences))
-        )
+        copy_format.text_and_numbers(lexeme.encode(), chunks, occurrences)
         for lexeme, chunks, occurrences in counts.rows()
     ]
     return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])
