@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RARE = 1_000
 """Chunks that the rare words may contribute together."""
 
-BUDGET = 2_000
+BUDGET = 1_500
 """Estimated chunks that are ranked; a filter multiplies it, since it discards some of them."""
 
 FILTERED = 2
