@@ -7,14 +7,16 @@ Run it with the core's Python, which needs asyncpg for the built-in PostgreSQL b
 
 Both servers run on the same PostgreSQL, with embeddings of 768 dimensions from the tests' stand-in
 for Ollama. Start-up is the time from the launch of the process until `GET /health/` answers, and
-the processor time it has used by then, which other load disturbs less; the two by turns. The storage stage is the time spent in `upsert_documents` while a folder is indexed
-over the API. The built-in backend has its index on the vectors from the start; this one builds it
-after the rows: the last column adds the wait for that.
+the processor time it has used by then, which other load disturbs less; the two by turns. The
+storage stage is the time spent in `upsert_documents` while a folder is indexed over the API. The
+built-in backend has its index on the vectors from the start; this one builds it after the rows:
+the last column adds the wait for that.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -86,8 +88,9 @@ def command(backend: str) -> tuple[str, ...]:
 
 
 def start_once(project: Any, backend: str) -> tuple[float, float]:
-    import psutil
     from tests.core.harness import Server
+
+    psutil = importlib.import_module("psutil")  # comes with the embedded PostgreSQL
 
     project.write_config()
     server = Server(project, command(backend))
