@@ -176,7 +176,9 @@ def choose(store: Store, top_k: int, condition: Filter, columns: tuple[str, ...]
     text = condition.sql.as_string(None)
     kept = store.estimates.kept(_key(text, condition))
     way: Way
-    if store.estimates.rows <= SMALL:
+    if store.estimates.rows == 0:  # nobody has looked yet: it may be huge
+        way = "index"
+    elif store.estimates.rows <= SMALL:
         way = "exact"
     elif kept is None:
         way = "sample"
