@@ -38,6 +38,7 @@ HEADINGS = ("heading_path", "section_title", "section_summary", "docstring")
 GAP = 3
 """Positions between two fields, so that no phrase reaches from one into the next."""
 
+
 @dataclass(frozen=True, slots=True)
 class Analysed:
     """The searchable form of one chunk."""
@@ -45,7 +46,7 @@ class Analysed:
     tsvector: bytes
     """In the binary format of the type, for COPY."""
     length: int
-    """Words, stop words not counted, those of titles and headings twice where they are repeated."""
+    """Words of all fields, stop words not counted."""
     table: Table
     lexemes: NDArray[np.int32]
     counts: NDArray[np.uint8]

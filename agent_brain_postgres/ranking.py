@@ -132,13 +132,16 @@ def ranked(store: Store, shape: Shape) -> sql.Composed:
     }
     tables["spelling"] = sql.SQL(statements.SPELLING if shape.names else "").format(**tables)
     for name, text, separator in (
-        ("arguments", statements.ARGUMENT, ","), ("measures", statements.MEASURE, ","), ("total", statements.TERM, " +")
+        ("arguments", statements.ARGUMENT, ","),
+        ("measures", statements.MEASURE, ","),
+        ("total", statements.TERM, " +"),
     ):
         terms = [sql.SQL(text).format(n=sql.SQL(str(n))) for n in range(1, shape.terms + 1)]
         tables[name] = sql.SQL(separator).join(terms)
-    tables["candidates"] = sql.SQL(statements.SCORED).format(gate=sql.SQL(""), plan=sql.SQL("plan"), **tables)
+    scored = sql.SQL(statements.SCORED)
+    tables["candidates"] = scored.format(gate=sql.SQL(""), plan=sql.SQL("plan"), **tables)
     enough = sql.SQL("(SELECT count(*) FROM candidates) < {} AND ").format(shape.enough)
-    tables["completed"] = sql.SQL(statements.SCORED).format(gate=enough, plan=sql.SQL("fallback"), **tables)
+    tables["completed"] = scored.format(gate=enough, plan=sql.SQL("fallback"), **tables)
     return sql.SQL(statements.WORDS + _plan(shape.phrases) + statements.RANKED).format(**tables)
 
 
