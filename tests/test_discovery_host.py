@@ -82,7 +82,7 @@ def test_a_host_finds_the_backend_by_name_and_uses_it(load: Any, settings: dict[
 
 
 def test_a_host_names_what_there_is_when_the_name_is_unknown() -> None:
-    with pytest.raises(ValueError, match="'oracle'.*postgres"):
+    with pytest.raises(ValueError, match=r"'oracle'.*postgres"):
         load_backend("oracle", {})
 
 
