@@ -97,7 +97,8 @@ async def _connect_once(config: PostgresConfig, adapters: AdaptersMap | None) ->
 
 
 def _connection_arguments(config: PostgresConfig, adapters: AdaptersMap | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"autocommit": True}
+    # What is copied in is encoded here, whatever PGCLIENTENCODING says.
+    arguments: dict[str, Any] = {"autocommit": True, "client_encoding": "UTF8"}
     if config.debug:
         arguments["cursor_factory"] = LoggedCursor
     if adapters is not None:

@@ -227,3 +227,15 @@ async def test_debug_logs_statements_without_their_values(
         await backend.get_by_id("a secret id")
     assert "SELECT document, metadata FROM" in caplog.text
     assert "a secret id" not in caplog.text
+
+
+async def test_text_is_utf8_whatever_the_environment_says(
+    make_backend: MakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    backend = await make_backend()
+    await backend.upsert_documents(["é"], [VECTOR], ["naïve Größe 日本"], [{"ключ": "значение"}])
+    assert await backend.get_by_id("é") == {
+        "text": "naïve Größe 日本", "metadata": {"ключ": "значение"}
+    }
+    assert [r.chunk_id for r in await backend.keyword_search("größe", 1)] == ["é"]
