@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -132,8 +133,29 @@ class Demo:
 def run_demo(root: Path, state: Path, queries: Sequence[str], console: Console) -> None:
     """Run the demo to its end, or to Ctrl-C."""
     demo = Demo(root, state, console)
-    with _drivers_quiet():
-        asyncio.run(demo.run(queries))
+    with _drivers_quiet(), _interrupts_held():
+        asyncio.run(_interruptible(demo.run(queries)))
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while asyncio makes its event loop: half of one cannot be closed."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
+    """Let Ctrl-C through again, now that the loop runs, and do the work."""
+    task = asyncio.ensure_future(work)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    await task
 
 
 @contextmanager
