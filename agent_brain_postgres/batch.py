@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from agent_brain_postgres.errors import InvalidInput
 from agent_brain_postgres.store import MAX_DIMENSIONS
-from agent_brain_postgres.text import REFUSED_IN_JSON, sanitize_json, sanitize_text
+from agent_brain_postgres.text import is_refused_in_json, sanitize_json, sanitize_text
 
 FloatMatrix = NDArray[np.float32]
 
@@ -223,7 +223,7 @@ def _metadata(metadata: Mapping[str, Any] | None, row: int) -> tuple[dict[str, A
     cleaned: dict[str, Any] = dict(metadata or {})
     try:
         encoded = _dumps(cleaned)
-        if REFUSED_IN_JSON.search(encoded):
+        if is_refused_in_json(encoded):
             cleaned = sanitize_json(cleaned)
             encoded = _dumps(cleaned)
     except (TypeError, ValueError, RecursionError) as error:
@@ -233,11 +233,9 @@ def _metadata(metadata: Mapping[str, Any] | None, row: int) -> tuple[dict[str, A
 
 def _dumps(metadata: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(metadata, ensure_ascii=False, sort_keys=True, allow_nan=False,
-                          default=_plain)
+        return _encode(metadata)
     except TypeError:  # keys of mixed type do not sort
-        return json.dumps(sanitize_json(metadata), ensure_ascii=False, sort_keys=True,
-                          allow_nan=False, default=_plain)
+        return _encode(sanitize_json(metadata))
 
 
 def _plain(value: Any) -> Any:
@@ -253,6 +251,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal) and value.is_finite():
         return int(value) if value == value.to_integral_value() else float(value)
     return str(value)
+
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain
+).encode
 
 
 def to_query(vector: Sequence[float] | NDArray[Any], dimensions: int | None) -> NDArray[np.float32]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+Job = Callable[[Connection], Awaitable[None]]
 
 ATTEMPTS = 5  # of a transaction that collided with another
 
@@ -122,50 +124,65 @@ async def _copy(
 ) -> None:
     """Copy the chunks in, block by block.
 
-    Both sides work all the time: while the client puts block n together and reads block n + 2, the
-    server stores block n - 1 and says what the new words of block n + 1 are.
+    Both sides work all the time: the client reads a block and puts the one before together, while
+    the server does what it was asked for, in that order: say what the new words are, store.
     """
-    counts = Counts()
-    read = partial(_read, vocabulary, batch)
-    blocks = [*batch.blocks()]
-    readings = [await asyncio.to_thread(read, blocks[0])]
-    data: bytes | None = None
-    for n, block in enumerate(blocks):
-        if n == 0:
-            await vocabulary.learn(connection, readings[0])
-            readings += [await asyncio.to_thread(read, one) for one in blocks[1:2]]
-        async with _meanwhile(_serve(connection, store, vocabulary, data, readings[1:2])):
-            encode = partial(_encode_block, store, vocabulary, batch, block, readings[0], counts)
-            data = await asyncio.to_thread(encode)
-            readings += [await asyncio.to_thread(read, one) for one in blocks[n + 2 : n + 3]]
-        del readings[0]
-    await _serve(connection, store, vocabulary, data, [])
-    deltas = await asyncio.to_thread(_encode_statistics, counts)
-    await _copy_bytes(connection, _named(COPY_STATISTICS, store), deltas)
+    jobs: asyncio.Queue[Job | None] = asyncio.Queue()
+    await _together(_prepare(store, vocabulary, batch, jobs), _serve(connection, jobs))
 
 
-async def _serve(
-    connection: Connection, store: Store, vocabulary: Vocabulary, data: bytes | None,
-    readings: list[Reading],
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows that were read; the event is set when the server has said what their words are."""
+
+    rows: range
+    reading: Reading
+    learnt: asyncio.Event
+
+
+async def _prepare(
+    store: Store, vocabulary: Vocabulary, batch: Batch, jobs: asyncio.Queue[Job | None]
 ) -> None:
-    """Give the server its share of a step."""
-    if data is not None:
-        await _copy_bytes(connection, _named(COPY_CHUNKS, store), data)
-    for reading in readings:
-        await vocabulary.learn(connection, reading)
+    counts = Counts()
+    before: _Block | None = None
+    # Waiting for the words of the block before keeps the client from running ahead: they are asked
+    # for after the block before that one is stored.
+    for rows in [*batch.blocks(), None]:
+        block = None
+        if rows is not None:
+            reading = await asyncio.to_thread(_read, vocabulary, batch, rows)
+            block = _Block(rows, reading, asyncio.Event())
+            await jobs.put(partial(_learn, vocabulary, block))
+        if before is not None:
+            await before.learnt.wait()
+            encode = partial(_encode_block, store, vocabulary, batch, before, counts)
+            data = await asyncio.to_thread(encode)
+            await jobs.put(partial(_copy_bytes, statement=_named(COPY_CHUNKS, store), data=data))
+        before = block
+    deltas = await asyncio.to_thread(_encode_statistics, counts)
+    await jobs.put(partial(_copy_bytes, statement=_named(COPY_STATISTICS, store), data=deltas))
+    await jobs.put(None)
 
 
-@asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` beside the body; neither outlives the other."""
-    task = asyncio.create_task(work)
+async def _serve(connection: Connection, jobs: asyncio.Queue[Job | None]) -> None:
+    while job := await jobs.get():
+        await job(connection)
+
+
+async def _learn(vocabulary: Vocabulary, block: _Block, connection: Connection) -> None:
+    await vocabulary.learn(connection, block.reading)
+    block.learnt.set()
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines side by side until all are done or one fails; none outlives this."""
+    tasks = [asyncio.create_task(one) for one in work]
     try:
-        yield
-        await task
+        await asyncio.gather(*tasks)
     finally:
-        if not task.done():
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
+        await asyncio.wait(tasks)
 
 
 def _read(vocabulary: Vocabulary, batch: Batch, block: range) -> Reading:
@@ -174,12 +191,11 @@ def _read(vocabulary: Vocabulary, batch: Batch, block: range) -> Reading:
 
 
 def _encode_block(
-    store: Store, vocabulary: Vocabulary, batch: Batch, block: range, reading: Reading,
-    counts: Counts,
+    store: Store, vocabulary: Vocabulary, batch: Batch, block: _Block, counts: Counts
 ) -> bytes:
-    analysed = vocabulary.build(reading)
+    analysed = vocabulary.build(block.reading)
     counts.add(analysed)
-    return b"".join(_encode_chunks(store, batch, block, analysed))
+    return b"".join(_encode_chunks(store, batch, block.rows, analysed))
 
 
 def _encode_chunks(
@@ -204,14 +220,11 @@ def _encode_chunks(
 
 
 def _encode_statistics(counts: Counts) -> bytes:
-    rows = [
-        copy_format.text_and_numbers(lexeme.encode(), chunks, occurrences)
-        for lexeme, chunks, occurrences in counts.rows()
-    ]
+    rows = [copy_format.text_and_numbers(*row) for row in counts.rows()]
     return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])
 
 
-async def _copy_bytes(connection: Connection, statement: sql.Composed, data: bytes) -> None:
+async def _copy_bytes(connection: Connection, *, statement: sql.Composed, data: bytes) -> None:
     async with connection.cursor() as cursor, cursor.copy(statement) as copy:
         await copy.write(data)
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_brain_postgres import token_entries
+from agent_brain_postgres.numbers import Column, Ints, Numbers
 from agent_brain_postgres.pool import Connection
-from agent_brain_postgres.tsvectors import Ints
-from agent_brain_postgres.words import DEFINING, Token, analyse
+from agent_brain_postgres.token_entries import FIRST_WORD, Codes, Entries
+from agent_brain_postgres.words import DEFINING
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
-
-MAX_LEXEME = 2_046
-"""Bytes, of PostgreSQL."""
 
 # Words to lexemes; a word that the server's parser cannot see at all is its own lexeme.
 LEXEMES: LiteralString = """
@@ -33,6 +30,8 @@ FROM (
 ) AS words
 """
 
+NOT_KNOWN = -1  # the number of lexemes of a word that the server has not been asked for
+
 
 async def lexemes_of(
     connection: Connection, language: str, words: Iterable[str]
@@ -44,137 +43,119 @@ async def lexemes_of(
     return dict(await (await connection.execute(LEXEMES, (language, wanted))).fetchall())
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Keep the garbage collector away while thousands of tuples are made that hold no cycle.
-
-    It would visit them all, again and again: a third of the time.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-class _Numbers(dict[str, int]):
-    """Strings numbered in the order of their first appearance; `new` collects them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.new: list[str] = []
-
-    def __missing__(self, text: str) -> int:
-        self.new.append(text)
-        number = self[text] = len(self)
-        return number
-
-
 class Table:
     """Tokens and lexemes, numbered; of each token, which lexemes it has and where.
 
-    Numbers are given out under `lock` and never change; a token whose words the server has not
-    been asked for yet is in `unknown`. Flat arrays, not objects, hold what there are many of: the
-    garbage collector would visit those again and again.
+    Numbers are given out under the lock and never change. What a token consists of is there once
+    the server has said what the lexemes of its words are.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.tokens = _Numbers()
-        self.lexemes = _Numbers()
-        self.names: list[bytes] = []
-        self.words: dict[str, tuple[int, ...]] = {}
-        self.unknown: list[tuple[int, Token]] = []
+        self._lock = threading.Lock()
+        self._tokens, self._words, self._lexemes = Numbers(), Numbers(), Numbers()
+        self._codes = Codes(self._words, self._lexemes)
+        self._word_texts: list[str] = []
+        # Of each word: its first lexeme in `_word_lexemes` and their number.
+        self._word_starts, self._word_counts, self._word_lexemes = Column(), Column(), Column()
+        self._waiting: list[Entries] = []
         # Of each token: its first entry and their number, the positions that it takes, how much
         # it adds to the length of a text, and whether the next token is a name it defines.
-        self.tokens_data = [array("q") for _ in range(5)]
+        self.starts, self.counts, self.positions = Column(), Column(), Column()
+        self.lengths, self.defines = Column(), Column()
         # Of each entry: the lexeme and its offset within the token.
-        self.entries_data = (array("q"), array("q"))
+        self.lexemes, self.offsets = Column(), Column()
+        self.names: list[bytes] = []
 
-    def number(self, found: list[str]) -> Ints:
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def number(self, found: Sequence[str]) -> Ints:
         """Give the numbers of tokens; new ones get one."""
-        with self.lock:
-            numbers = np.fromiter(map(self.tokens.__getitem__, found), np.int64, len(found))
-            new = self.tokens.new
-            with _without_collections():
-                self.unknown += enumerate(map(analyse, new), len(self.tokens_data[0]))
-            for data in self.tokens_data[:4]:
-                data.extend([0] * len(new))
-            self.tokens_data[4].extend([token in DEFINING for token in new])
-            new.clear()
+        with self._lock:
+            numbers = self._tokens.of(found)
+            new = self._tokens.take_new()
+            if new:
+                self._take_apart(new)
         return numbers
+
+    def _take_apart(self, new: list[str]) -> None:
+        entries, positions = token_entries.take_apart(new, self._codes)
+        self._waiting.append(entries._replace(token=entries.token + len(self.positions)))
+        self.positions.extend(positions)
+        self.defines.extend(np.array([token in DEFINING for token in new], np.int64))
+        for column in (self.starts, self.counts, self.lengths):
+            column.fill(len(new), 0)
+        words = self._words.take_new()
+        self._word_texts += words
+        self._word_starts.fill(len(words), 0)
+        self._word_counts.fill(len(words), NOT_KNOWN)
+        self._name_lexemes()
+
+    def _name_lexemes(self) -> None:
+        self.names += [lexeme.encode() for lexeme in self._lexemes.take_new()]
 
     def unknown_words(self) -> list[str]:
         """Give the words that the server has to be asked for."""
-        with self.lock:
-            wanted = {
-                text
-                for _, (words, _) in self.unknown
-                for text, _, literal, _ in words
-                if not literal
-            }
-            return list(wanted - self.words.keys())
+        with self._lock:
+            unknown = np.flatnonzero(self._word_counts.values == NOT_KNOWN)
+            return [self._word_texts[word] for word in unknown.tolist()]
 
     def learn(self, lexemes: Mapping[str, Sequence[str]]) -> None:
         """Take in what the server answered, and finish the tokens that waited for it."""
-        with self.lock:
-            for word, found in lexemes.items():
-                self.words[word] = tuple(map(self._lexeme, found))
-            waiting = []
-            with _without_collections():
-                for number, token in self.unknown:
-                    try:
-                        self._define(number, token)
-                    except KeyError:  # another batch has just brought it, and asks itself
-                        waiting.append((number, token))
-            self.unknown = waiting
+        with self._lock:
+            words = self._words.of([*lexemes])
+            counts = np.fromiter(map(len, lexemes.values()), np.int64, len(lexemes))
+            self._word_starts.values[words] = np.cumsum(counts) - counts + len(self._word_lexemes)
+            self._word_counts.values[words] = counts
+            self._word_lexemes.extend(self._lexemes.of([*chain.from_iterable(lexemes.values())]))
+            self._name_lexemes()
+            if self._waiting:
+                self._finish(token_entries.join(self._waiting))
 
-    def _define(self, number: int, token: Token) -> None:
-        """Enter what a token consists of; runs for every distinct token, so it is kept plain."""
-        lexemes, offsets = self.entries_data
-        start, length = len(lexemes), 0
-        words, positions = token
-        try:
-            for text, offset, literal, compound in words:
-                found = (self._lexeme(text),) if literal else self.words[text]
-                if found and not compound:
-                    length += 1
-                for lexeme in found:
-                    if lexeme >= 0:
-                        lexemes.append(lexeme)
-                        offsets.append(offset)
-        except KeyError:
-            del lexemes[start:], offsets[start:]
-            raise
-        firsts, counts, places, lengths, _ = self.tokens_data
-        firsts[number], counts[number] = start, len(lexemes) - start
-        places[number], lengths[number] = positions, length
+    def _finish(self, entries: Entries) -> None:
+        """Enter tokens; those with a word that another batch has just brought, and asks for, wait."""
+        is_word = entries.code < 0
+        word = FIRST_WORD - entries.code[is_word]
+        counts = np.ones(entries.code.size, np.int64)
+        counts[is_word] = self._word_counts.values[word]
+        unknown = np.zeros(len(self.counts), np.bool_)
+        unknown[entries.token[counts == NOT_KNOWN]] = True
+        wait = unknown[entries.token]
+        self._waiting = [entries.chosen(wait)] if wait.any() else []
+        starts = np.zeros(entries.code.size, np.int64)
+        starts[is_word] = self._word_starts.values[word]
+        order = np.flatnonzero(~wait)
+        order = order[np.argsort(entries.token[order], kind="stable")]
+        self._enter(entries.chosen(order), starts[order], counts[order])
 
-    def lexeme_list(self) -> list[str]:
-        """Give the lexemes in the order of their numbers."""
-        with self.lock:
-            return list(self.lexemes)
+    def _enter(self, entries: Entries, starts: Ints, counts: Ints) -> None:
+        """Put entries, sorted by token, at the end; words are replaced by their lexemes."""
+        entry = np.repeat(np.arange(counts.size), counts)
+        within = np.arange(entry.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        code = entries.code[entry]
+        word = code < 0
+        code[word] = self._word_lexemes.values[(starts[entry] + within)[word]]
+        token = entries.token[entry]
+        tokens = np.unique(entries.token)
+        self.starts.values[tokens] = np.searchsorted(token, tokens) + len(self.lexemes)
+        self.counts.values[tokens] = np.bincount(token, minlength=len(self.counts))[tokens]
+        counted = entries.token[(counts > 0) & ~entries.compound]
+        self.lengths.values[tokens] = np.bincount(counted, minlength=len(self.counts))[tokens]
+        self.lexemes.extend(code)
+        self.offsets.extend(entries.offset[entry])
 
-    def _lexeme(self, lexeme: str) -> int:
-        number = self.lexemes.get(lexeme)
-        if number is None:
-            name = lexeme.encode("utf-8", "replace").replace(b"\0", b"")
-            if not 0 < len(name) <= MAX_LEXEME:
-                return -1
-            number = self.lexemes[lexeme]
-            self.names.append(name)
-        return number
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether tokens wait for `learn`."""
+        return bool(self._waiting)
 
 
 class Arrays:
     """A table's tokens as arrays, for one batch."""
 
     def __init__(self, table: Table) -> None:
-        with table.lock:
-            copies = [np.array(data, np.int64) for data in (*table.tokens_data, *table.entries_data)]
-            self.names = list(table.names)
-        self.starts, self.counts, self.positions, self.lengths, self.defines = copies[:5]
-        self.lexemes, self.offsets = copies[5:]
+        self.names = table.names
+        self.starts, self.counts = table.starts.values, table.counts.values
+        self.positions, self.lengths = table.positions.values, table.lengths.values
+        self.defines = table.defines.values
+        self.lexemes, self.offsets = table.lexemes.values, table.offsets.values

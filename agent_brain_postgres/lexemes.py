@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from agent_brain_postgres import tsvectors
 from agent_brain_postgres.lexeme_table import Arrays, Table, lexemes_of
+from agent_brain_postgres.numbers import Ints
 from agent_brain_postgres.pool import Connection
-from agent_brain_postgres.tsvectors import Ints
 from agent_brain_postgres.words import tokens
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Vocabulary:
         self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
     ) -> Reading:
         """Cut a batch into tokens: the first of three steps, all CPU."""
-        if len(self._table.tokens) > self._max_tokens:
+        if len(self._table) > self._max_tokens:
             self._table = Table()
         table = self._table
         blocks = []
@@ -105,7 +105,7 @@ class Vocabulary:
     async def learn(self, connection: Connection, reading: Reading) -> None:
         """Ask the server about words not met before: the second step."""
         unknown = reading.table.unknown_words()
-        if unknown or reading.table.unknown:
+        if unknown or reading.table.unfinished:
             answer = await lexemes_of(connection, self.language, unknown)
             await asyncio.to_thread(reading.table.learn, answer)
 
@@ -210,7 +210,7 @@ class Counts:
         self._table: Table | None = None
         # By the number of the lexeme in the table; and what was counted by former tables.
         self._found = self._times = np.zeros(0, np.int64)
-        self._former: list[tuple[str, int, int]] = []
+        self._former: list[tuple[bytes, int, int]] = []
 
     def add(self, batch: Sequence[Analysed]) -> None:
         """Count chunks in."""
@@ -231,20 +231,20 @@ class Counts:
             self._table = table
             self._found = self._times = np.zeros(0, np.int64)
 
-    def _counted(self) -> Iterator[tuple[str, int, int]]:
+    def _counted(self) -> Iterator[tuple[bytes, int, int]]:
         if self._table is None:
             return
-        names = self._table.lexeme_list()
-        found = np.flatnonzero(self._found)
-        for i, count, times in zip(
-            found.tolist(), self._found[found].tolist(), self._times[found].tolist(), strict=True
-        ):
-            yield names[i], count, times
+        names = self._table.names
+        # In order, because an index takes in what is sorted in half the time.
+        found = sorted(np.flatnonzero(self._found).tolist(), key=names.__getitem__)
+        chunks, times = self._found[found].tolist(), self._times[found].tolist()
+        for i, count, occurrences in zip(found, chunks, times, strict=True):
+            yield names[i], count, occurrences
 
-    def rows(self) -> Iterator[tuple[str, int, int]]:
+    def rows(self) -> Iterator[tuple[bytes, int, int]]:
         """Give lexeme, chunks and occurrences; a lexeme of two tables comes twice."""
         if self._chunks:
-            yield "", self._chunks, self._length
+            yield b"", self._chunks, self._length
         yield from self._former
         yield from self._counted()
 
@@ -262,7 +262,8 @@ def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
     counts = Counts()
     counts.add(batch)
     totals: dict[str, tuple[int, int]] = {}
-    for lexeme, chunks, occurrences in counts.rows():
+    for name, chunks, occurrences in counts.rows():
+        lexeme = name.decode()
         so_far = totals.get(lexeme, (0, 0))
         totals[lexeme] = (so_far[0] + chunks, so_far[1] + occurrences)
     return totals

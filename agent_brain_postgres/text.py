@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_REFUSED = re.compile("[\x00\ud800-\udfff]")
-# The same in JSON text written without ASCII escapes: control characters are escaped there.
-REFUSED_IN_JSON = re.compile(r"\\u0000|[\ud800-\udfff]")
 
 
 def sanitize_text(text: str) -> str:
     """Drop NUL characters and replace lone surrogates with U+FFFD: UTF-8 text has neither."""
-    if _REFUSED.search(text) is None:
-        return text
-    return _SURROGATE.sub("\ufffd", text.replace("\x00", ""))
+    text = text.replace("\x00", "")
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def is_refused_in_json(encoded: str) -> bool:
+    """Tell whether `jsonb` refuses JSON text that was written without ASCII escapes."""
+    if "\\u0000" in encoded:  # control characters are escaped even so
+        return True
+    return not encoded.isascii() and _SURROGATE.search(encoded) is not None
 
 
 def sanitize_json(value: Any) -> Any:

@@ -26,7 +26,7 @@ DEFINING = frozenset(("class", "def", "enum", "fn", "func", "function", "interfa
 """Tokens after which code says a name for the first time; that name counts like a heading."""
 
 _SEPARATORS = "!\"$%&'()*,:;<=>?@[\\]^`{|}~\x7f" + "".join(map(chr, range(33)))
-_COARSE = str.maketrans(dict.fromkeys(_SEPARATORS, " "))
+_COARSE = bytes.maketrans(_SEPARATORS.encode(), b" " * len(_SEPARATORS))
 _COARSE_UNICODE = re.compile(
     r"[^\s\x00-\x20\x7f!\"$%&'()*,:;<=>?@\[\\\]^`{|}~"
     r"\u2000-\u206f\u3001-\u3004\u3008-\u3020\ud800-\udfff]+"
@@ -38,12 +38,14 @@ _UNSPACED = re.compile(
 )
 
 _SIMPLE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
-_PART = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|\x01+")
+PART = r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+"
+"""What a name in ASCII consists of."""
+_PART = re.compile(PART + r"|\x01+")
 _RUN = re.compile(r"[A-Za-z0-9]+|\x01+")
 _NAME = re.compile(r"[A-Za-z0-9\x01]+(?:[_-]+[A-Za-z0-9\x01]+)*")
 _PATH = re.compile(r"[A-Za-z0-9\x01_.\-/]+")
 _PLUS_OR_SHARP = re.compile(r"(?<![A-Za-z0-9])[A-Za-z](?:\+\+|#)")
-_OPAQUE = 3
+OPAQUE = 3
 """Letter runs and digit runs within a name from which on it is a hash or key, not words."""
 
 
@@ -60,7 +62,7 @@ Token = tuple[tuple[Word, ...], int]
 def tokens(text: str) -> list[str]:
     """Cut a text into coarse tokens."""
     if text.isascii():
-        return text.translate(_COARSE).split()
+        return text.encode().translate(_COARSE).decode().split()  # four times as fast as on `str`
     found = _COARSE_UNICODE.findall(text)
     if _UNSPACED.search(text) is None:
         return found
@@ -134,7 +136,7 @@ def _name(name: str) -> Token:
         return ((name[0], 0, True, False), *pair), 1
     parts = _PART.findall(shape)
     numbers = sum(map(str.isdigit, parts))
-    opaque = min(numbers, len(parts) - numbers) >= _OPAQUE
+    opaque = min(numbers, len(parts) - numbers) >= OPAQUE
     if opaque:
         parts = _RUN.findall(shape)
     if shape is not name:
