@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import psycopg
 from psycopg import sql
 
 from agent_brain_postgres import copy_format, statistics
-from agent_brain_postgres.batch import Batch
+from agent_brain_postgres.batch import BLOCK_BYTES, Batch
 from agent_brain_postgres.filters import Filter
-from agent_brain_postgres.lexemes import Analysed, Counts, Reading, Vocabulary
+from agent_brain_postgres.lexemes import Analysed, Counted, Counts, Reading, Vocabulary
+from agent_brain_postgres.numbers import Texts
 from agent_brain_postgres.pool import Connection, Pool, connection_lost
 from agent_brain_postgres.store import Store
 
@@ -26,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-Job = Callable[[Connection], Awaitable[None]]
+AHEAD = 3  # blocks that wait to be stored: what bounds the memory of a batch
 
 ATTEMPTS = 5  # of a transaction that collided with another
 
@@ -36,12 +41,11 @@ COLLISIONS = (
     psycopg.errors.UniqueViolation,  # another process wrote the same new id first
 )
 
-# Rows of the batch that the store has in exactly this form.
-UNCHANGED: LiteralString = """
-SELECT given.chunk_id
+# Rows of the batch that the store has, and whether in exactly this form.
+KNOWN: LiteralString = """
+SELECT given.chunk_id, chunk.fingerprint = given.fingerprint
 FROM unnest(%s::text[], %s::bytea[]) AS given (chunk_id, fingerprint)
 JOIN {chunks} AS chunk ON chunk.chunk_id = given.chunk_id
-WHERE chunk.fingerprint = given.fingerprint
 """
 
 # Removes rows, locked in the order of their ids so that concurrent writers never wait in a
@@ -88,7 +92,8 @@ def _named(statement: LiteralString, store: Store, **more: sql.Composable) -> sq
 
 async def count_changed(pool: Pool, store: Store, batch: Batch) -> int:
     """Count the rows of a batch that differ from what is there."""
-    return len(await pool.read(lambda connection: _changed(connection, store, batch)))
+    known = await pool.read(lambda connection: _known(connection, store, batch))
+    return len(batch) - sum(known.values())
 
 
 async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch) -> int:
@@ -99,9 +104,12 @@ async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch)
     """
 
     async def work(connection: Connection) -> int:
-        changed = batch.only(await _changed(connection, store, batch))
+        known = await _known(connection, store, batch)
+        changed = batch.only([i for i, one in enumerate(batch.ids) if not known.get(one)])
+        outdated = [one for one in changed.ids if one in known]
+        if outdated:
+            await _delete_ids(connection, store, outdated)
         if changed.ids:
-            await _delete_ids(connection, store, changed.ids)
             await _copy(connection, store, vocabulary, changed)
         return len(changed)
 
@@ -111,12 +119,12 @@ async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch)
     return written
 
 
-async def _changed(connection: Connection, store: Store, batch: Batch) -> list[int]:
+async def _known(connection: Connection, store: Store, batch: Batch) -> dict[str, bool]:
+    """Give the ids that the store has, and whether it has the very same row."""
     cursor = await connection.execute(
-        _named(UNCHANGED, store), (batch.ids, batch.fingerprints), binary=True
+        _named(KNOWN, store), (batch.ids, batch.fingerprints), binary=True
     )
-    unchanged = {row[0] for row in await cursor.fetchall()}
-    return [i for i, chunk_id in enumerate(batch.ids) if chunk_id not in unchanged]
+    return dict(await cursor.fetchall())
 
 
 async def _copy(
@@ -125,10 +133,33 @@ async def _copy(
     """Copy the chunks in, block by block.
 
     Both sides work all the time: the client reads a block and puts the one before together, while
-    the server does what it was asked for, in that order: say what the new words are, store.
+    the server says what the new words are, which the client waits for, or else stores.
     """
-    jobs: asyncio.Queue[Job | None] = asyncio.Queue()
+    _let_the_kernel_hold_a_block(connection)
+    jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
     await _together(_prepare(store, vocabulary, batch, jobs), _serve(connection, jobs))
+
+
+def _let_the_kernel_hold_a_block(connection: Connection) -> None:
+    """Widen a Unix socket, so that the server reads on while the interpreter is busy elsewhere.
+
+    TCP widens by itself, and would stop doing so.
+    """
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as sender:
+        if sender.family == getattr(socket, "AF_UNIX", None):
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK_BYTES)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Job:
+    """Something to ask of the server; the lowest kind goes first, then the lowest number."""
+
+    kind: int
+    number: int
+    work: Callable[[Connection], Awaitable[None]] = field(compare=False)
+
+
+_WORDS, _ROWS, _END = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,32 +172,35 @@ class _Block:
 
 
 async def _prepare(
-    store: Store, vocabulary: Vocabulary, batch: Batch, jobs: asyncio.Queue[Job | None]
+    store: Store, vocabulary: Vocabulary, batch: Batch, jobs: asyncio.PriorityQueue[_Job]
 ) -> None:
+    room = asyncio.Semaphore(AHEAD)
     counts = Counts()
     before: _Block | None = None
-    # Waiting for the words of the block before keeps the client from running ahead: they are asked
-    # for after the block before that one is stored.
-    for rows in [*batch.blocks(), None]:
+    number = 0
+    for number, rows in enumerate([*batch.blocks(), None]):
         block = None
         if rows is not None:
             reading = await asyncio.to_thread(_read, vocabulary, batch, rows)
             block = _Block(rows, reading, asyncio.Event())
-            await jobs.put(partial(_learn, vocabulary, block))
+            jobs.put_nowait(_Job(_WORDS, number, partial(_learn, vocabulary, block)))
         if before is not None:
             await before.learnt.wait()
+            await room.acquire()
             encode = partial(_encode_block, store, vocabulary, batch, before, counts)
             data = await asyncio.to_thread(encode)
-            await jobs.put(partial(_copy_bytes, statement=_named(COPY_CHUNKS, store), data=data))
+            copy = partial(_copy_bytes, statement=_named(COPY_CHUNKS, store), data=data, room=room)
+            jobs.put_nowait(_Job(_ROWS, number, copy))
         before = block
-    deltas = await asyncio.to_thread(_encode_statistics, counts)
-    await jobs.put(partial(_copy_bytes, statement=_named(COPY_STATISTICS, store), data=deltas))
-    await jobs.put(None)
+    data = await asyncio.to_thread(_encode_statistics, counts)
+    copy = partial(_copy_bytes, statement=_named(COPY_STATISTICS, store), data=data, room=room)
+    jobs.put_nowait(_Job(_ROWS, number + 1, copy))
+    jobs.put_nowait(_Job(_END, 0, copy))
 
 
-async def _serve(connection: Connection, jobs: asyncio.Queue[Job | None]) -> None:
-    while job := await jobs.get():
-        await job(connection)
+async def _serve(connection: Connection, jobs: asyncio.PriorityQueue[_Job]) -> None:
+    while (job := await jobs.get()).kind != _END:
+        await job.work(connection)
 
 
 async def _learn(vocabulary: Vocabulary, block: _Block, connection: Connection) -> None:
@@ -220,13 +254,22 @@ def _encode_chunks(
 
 
 def _encode_statistics(counts: Counts) -> bytes:
-    rows = [copy_format.text_and_numbers(*row) for row in counts.rows()]
+    totals = Texts()
+    totals.extend([""])
+    whole = Counted(totals, *(np.array([n]) for n in (0, counts.chunks, counts.length)))
+    rows = [
+        copy_format.texts_and_numbers(part.names, part.lexemes, part.chunks, part.occurrences)
+        for part in (whole, *counts.by_table())
+    ]
     return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])
 
 
-async def _copy_bytes(connection: Connection, *, statement: sql.Composed, data: bytes) -> None:
+async def _copy_bytes(
+    connection: Connection, *, statement: sql.Composed, data: bytes, room: asyncio.Semaphore
+) -> None:
     async with connection.cursor() as cursor, cursor.copy(statement) as copy:
         await copy.write(data)
+    room.release()
 
 
 async def _tidy(pool: Pool, store: Store) -> None:

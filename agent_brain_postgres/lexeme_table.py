@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent_brain_postgres import token_entries
-from agent_brain_postgres.numbers import Column, Ints, Numbers
+from agent_brain_postgres.numbers import Column, Ints, Numbers, Texts
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.token_entries import FIRST_WORD, Codes, Entries
 from agent_brain_postgres.words import DEFINING
@@ -18,17 +18,21 @@ from agent_brain_postgres.words import DEFINING
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-# Words to lexemes; a word that the server's parser cannot see at all is its own lexeme.
+# The lexemes of words, in one array: its rows would take longer to read than to make. A word that
+# the server's parser cannot see at all is its own lexeme.
 LEXEMES: LiteralString = """
-SELECT word, CASE
+SELECT pg_catalog.array_agg(CASE
     WHEN vector <> '' OR pg_catalog.to_tsvector('pg_catalog.simple', word) <> ''
-    THEN pg_catalog.tsvector_to_array(vector) ELSE ARRAY[word] END
+    THEN pg_catalog.array_to_string(pg_catalog.tsvector_to_array(vector), %(between)s)
+    ELSE word END ORDER BY number)
 FROM (
-    SELECT word, pg_catalog.to_tsvector(%s::pg_catalog.regconfig, word) AS vector
-    FROM pg_catalog.unnest(%s::text[]) AS word
+    SELECT word, number, pg_catalog.to_tsvector(%(language)s::pg_catalog.regconfig, word) AS vector
+    FROM pg_catalog.unnest(%(words)s::text[]) WITH ORDINALITY AS given (word, number)
     OFFSET 0
 ) AS words
 """
+
+BETWEEN = "\x01"  # a character that is in no word
 
 NOT_KNOWN = -1  # the number of lexemes of a word that the server has not been asked for
 
@@ -40,7 +44,11 @@ async def lexemes_of(
     wanted = list(words)
     if not wanted:
         return {}
-    return dict(await (await connection.execute(LEXEMES, (language, wanted))).fetchall())
+    values = {"language": language, "words": wanted, "between": BETWEEN}
+    row = await (await connection.execute(LEXEMES, values)).fetchone()
+    assert row is not None
+    found = [lexemes.split(BETWEEN) if lexemes else [] for lexemes in row[0]]
+    return dict(zip(wanted, found, strict=True))
 
 
 class Table:
@@ -64,7 +72,7 @@ class Table:
         self.lengths, self.defines = Column(), Column()
         # Of each entry: the lexeme and its offset within the token.
         self.lexemes, self.offsets = Column(), Column()
-        self.names: list[bytes] = []
+        self.names = Texts()
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -92,7 +100,7 @@ class Table:
         self._name_lexemes()
 
     def _name_lexemes(self) -> None:
-        self.names += [lexeme.encode() for lexeme in self._lexemes.take_new()]
+        self.names.extend(self._lexemes.take_new())
 
     def unknown_words(self) -> list[str]:
         """Give the words that the server has to be asked for."""

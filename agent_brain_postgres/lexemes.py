@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from agent_brain_postgres import tsvectors
 from agent_brain_postgres.lexeme_table import Arrays, Table, lexemes_of
-from agent_brain_postgres.numbers import Ints
+from agent_brain_postgres.numbers import Ints, Texts
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.words import tokens
 
@@ -202,20 +202,30 @@ def _with_definitions(arrays: Arrays, block: _Block) -> tuple[Ints, Ints, Ints]:
     return token[order], row[order], field[order]
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Of lexemes of one table: the chunks that have them, and how often these do."""
+
+    names: Texts
+    lexemes: Ints
+    chunks: Ints
+    occurrences: Ints
+
+
 class Counts:
-    """Document frequencies and occurrences; under '' the chunks and their total length."""
+    """Document frequencies and occurrences; and the chunks and their total length."""
 
     def __init__(self) -> None:
-        self._chunks = self._length = 0
+        self.chunks = self.length = 0
         self._table: Table | None = None
         # By the number of the lexeme in the table; and what was counted by former tables.
         self._found = self._times = np.zeros(0, np.int64)
-        self._former: list[tuple[bytes, int, int]] = []
+        self._former: list[Counted] = []
 
     def add(self, batch: Sequence[Analysed]) -> None:
         """Count chunks in."""
-        self._chunks += len(batch)
-        self._length += sum(chunk.length for chunk in batch)
+        self.chunks += len(batch)
+        self.length += sum(chunk.length for chunk in batch)
         for table in {chunk.table for chunk in batch}:
             self._use(table)
             part = [chunk for chunk in batch if chunk.table is table]
@@ -225,28 +235,18 @@ class Counts:
             self._times = _sum(self._times, np.bincount(lexemes, counts).astype(np.int64))
 
     def _use(self, table: Table) -> None:
-        """Let go of a table that is no longer used: it is large."""
         if table is not self._table:
-            self._former += self._counted()
+            self._former = self.by_table()
             self._table = table
             self._found = self._times = np.zeros(0, np.int64)
 
-    def _counted(self) -> Iterator[tuple[bytes, int, int]]:
+    def by_table(self) -> list[Counted]:
+        """Give the counts; a lexeme of two tables is in both."""
         if self._table is None:
-            return
+            return self._former
         names = self._table.names
-        # In order, because an index takes in what is sorted in half the time.
-        found = sorted(np.flatnonzero(self._found).tolist(), key=names.__getitem__)
-        chunks, times = self._found[found].tolist(), self._times[found].tolist()
-        for i, count, occurrences in zip(found, chunks, times, strict=True):
-            yield names[i], count, occurrences
-
-    def rows(self) -> Iterator[tuple[bytes, int, int]]:
-        """Give lexeme, chunks and occurrences; a lexeme of two tables comes twice."""
-        if self._chunks:
-            yield b"", self._chunks, self._length
-        yield from self._former
-        yield from self._counted()
+        found = names.in_order(np.flatnonzero(self._found))
+        return [*self._former, Counted(names, found, self._found[found], self._times[found])]
 
 
 def _sum(one: Ints, other: Ints) -> Ints:
@@ -258,12 +258,14 @@ def _sum(one: Ints, other: Ints) -> Ints:
 
 
 def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
-    """Count a batch alone: lexeme -> (chunks, occurrences)."""
+    """Count a batch alone: lexeme -> (chunks, occurrences), with the chunks and words under ''."""
     counts = Counts()
     counts.add(batch)
-    totals: dict[str, tuple[int, int]] = {}
-    for name, chunks, occurrences in counts.rows():
-        lexeme = name.decode()
-        so_far = totals.get(lexeme, (0, 0))
-        totals[lexeme] = (so_far[0] + chunks, so_far[1] + occurrences)
+    totals = {"": (counts.chunks, counts.length)}
+    for part in counts.by_table():
+        columns = (part.lexemes.tolist(), part.chunks.tolist(), part.occurrences.tolist())
+        for lexeme, chunks, occurrences in zip(*columns, strict=True):
+            name = part.names.decode(lexeme)
+            so_far = totals.get(name, (0, 0))
+            totals[name] = (so_far[0] + chunks, so_far[1] + occurrences)
     return totals
