@@ -31,7 +31,7 @@ ROUND = 60.0  # seconds between looks at a store that nobody here writes to
 # A build waits for a pause in the writing: rows that come while it runs go in one by one.
 QUIET = 2.0
 # Unless exact searches have become too slow to wait for one.
-TOO_MANY_ROWS = 500_000
+TOO_MANY_ROWS = 1_000_000
 # A row costs an index that is there this many times what it costs a new build. So a large batch
 # has it dropped, as long as the store can be read exactly meanwhile.
 INSERT_COST = 6

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import os
-import socket
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import psycopg
 from psycopg import sql
 
-from agent_brain_postgres import copy_format, statistics
-from agent_brain_postgres.batch import BLOCK_BYTES, Batch
+from agent_brain_postgres import statistics
+from agent_brain_postgres.batch import Batch
+from agent_brain_postgres.chunk_copy import ChunkCopy
 from agent_brain_postgres.filters import Filter
-from agent_brain_postgres.lexemes import Analysed, Counted, Counts, Reading, Vocabulary
-from agent_brain_postgres.numbers import Texts
+from agent_brain_postgres.lexemes import Vocabulary
 from agent_brain_postgres.pool import Connection, Pool, connection_lost
 from agent_brain_postgres.store import Store
 
@@ -30,8 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-AHEAD = 3  # blocks that wait to be stored: what bounds the memory of a batch
 
 ATTEMPTS = 5  # of a transaction that collided with another
 
@@ -71,15 +62,6 @@ WITH doomed AS MATERIALIZED (
 SELECT count(*) FROM gone
 """
 
-COPY_CHUNKS: LiteralString = """
-COPY {chunks} (chunk_id, document, metadata, embedding, lexemes, length, fingerprint)
-FROM STDIN (FORMAT binary)
-"""
-
-COPY_STATISTICS: LiteralString = """
-COPY {lexeme_statistics} (lexeme, chunks, occurrences) FROM STDIN (FORMAT binary)
-"""
-
 # Searches would scan the pending entries one by one until autovacuum merges them.
 MERGE_PENDING: LiteralString = "SELECT pg_catalog.gin_clean_pending_list(%s::pg_catalog.regclass)"
 
@@ -110,7 +92,7 @@ async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch)
         if outdated:
             await _delete_ids(connection, store, outdated)
         if changed.ids:
-            await _copy(connection, store, vocabulary, changed)
+            await ChunkCopy(connection, store, vocabulary, changed).run()
         return len(changed)
 
     written = await _repeat(pool, work)
@@ -125,151 +107,6 @@ async def _known(connection: Connection, store: Store, batch: Batch) -> dict[str
         _named(KNOWN, store), (batch.ids, batch.fingerprints), binary=True
     )
     return dict(await cursor.fetchall())
-
-
-async def _copy(
-    connection: Connection, store: Store, vocabulary: Vocabulary, batch: Batch
-) -> None:
-    """Copy the chunks in, block by block.
-
-    Both sides work all the time: the client reads a block and puts the one before together, while
-    the server says what the new words are, which the client waits for, or else stores.
-    """
-    _let_the_kernel_hold_a_block(connection)
-    jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
-    await _together(_prepare(store, vocabulary, batch, jobs), _serve(connection, jobs))
-
-
-def _let_the_kernel_hold_a_block(connection: Connection) -> None:
-    """Widen a Unix socket, so that the server reads on while the interpreter is busy elsewhere.
-
-    TCP widens by itself, and would stop doing so.
-    """
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as sender:
-        if sender.family == getattr(socket, "AF_UNIX", None):
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK_BYTES)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Job:
-    """Something to ask of the server; the lowest kind goes first, then the lowest number."""
-
-    kind: int
-    number: int
-    work: Callable[[Connection], Awaitable[None]] = field(compare=False)
-
-
-_WORDS, _ROWS, _END = range(3)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Rows that were read; the event is set when the server has said what their words are."""
-
-    rows: range
-    reading: Reading
-    learnt: asyncio.Event
-
-
-async def _prepare(
-    store: Store, vocabulary: Vocabulary, batch: Batch, jobs: asyncio.PriorityQueue[_Job]
-) -> None:
-    room = asyncio.Semaphore(AHEAD)
-    counts = Counts()
-    before: _Block | None = None
-    number = 0
-    for number, rows in enumerate([*batch.blocks(), None]):
-        block = None
-        if rows is not None:
-            reading = await asyncio.to_thread(_read, vocabulary, batch, rows)
-            block = _Block(rows, reading, asyncio.Event())
-            jobs.put_nowait(_Job(_WORDS, number, partial(_learn, vocabulary, block)))
-        if before is not None:
-            await before.learnt.wait()
-            await room.acquire()
-            encode = partial(_encode_block, store, vocabulary, batch, before, counts)
-            data = await asyncio.to_thread(encode)
-            copy = partial(_copy_bytes, statement=_named(COPY_CHUNKS, store), data=data, room=room)
-            jobs.put_nowait(_Job(_ROWS, number, copy))
-        before = block
-    data = await asyncio.to_thread(_encode_statistics, counts)
-    copy = partial(_copy_bytes, statement=_named(COPY_STATISTICS, store), data=data, room=room)
-    jobs.put_nowait(_Job(_ROWS, number + 1, copy))
-    jobs.put_nowait(_Job(_END, 0, copy))
-
-
-async def _serve(connection: Connection, jobs: asyncio.PriorityQueue[_Job]) -> None:
-    while (job := await jobs.get()).kind != _END:
-        await job.work(connection)
-
-
-async def _learn(vocabulary: Vocabulary, block: _Block, connection: Connection) -> None:
-    await vocabulary.learn(connection, block.reading)
-    block.learnt.set()
-
-
-async def _together(*work: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines side by side until all are done or one fails; none outlives this."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-
-def _read(vocabulary: Vocabulary, batch: Batch, block: range) -> Reading:
-    part = slice(block.start, block.stop)
-    return vocabulary.read(batch.documents[part], batch.metadatas[part])
-
-
-def _encode_block(
-    store: Store, vocabulary: Vocabulary, batch: Batch, block: _Block, counts: Counts
-) -> bytes:
-    analysed = vocabulary.build(block.reading)
-    counts.add(analysed)
-    return b"".join(_encode_chunks(store, batch, block.rows, analysed))
-
-
-def _encode_chunks(
-    store: Store, batch: Batch, block: range, analysed: list[Analysed]
-) -> list[bytes]:
-    vectors = copy_format.vectors(batch.matrix(block), half=store.column == "halfvec")
-    rows = [
-        copy_format.copy_row(
-            (
-                batch.ids[i].encode(),
-                batch.documents[i].encode(),
-                copy_format.jsonb(batch.json[i]),
-                vector,
-                chunk.tsvector,
-                copy_format.int4(chunk.length),
-                batch.fingerprints[i],
-            )
-        )
-        for i, vector, chunk in zip(block, vectors, analysed, strict=True)
-    ]
-    return [copy_format.HEADER, *rows, copy_format.TRAILER]
-
-
-def _encode_statistics(counts: Counts) -> bytes:
-    totals = Texts()
-    totals.extend([""])
-    whole = Counted(totals, *(np.array([n]) for n in (0, counts.chunks, counts.length)))
-    rows = [
-        copy_format.texts_and_numbers(part.names, part.lexemes, part.chunks, part.occurrences)
-        for part in (whole, *counts.by_table())
-    ]
-    return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])
-
-
-async def _copy_bytes(
-    connection: Connection, *, statement: sql.Composed, data: bytes, room: asyncio.Semaphore
-) -> None:
-    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        await copy.write(data)
-    room.release()
 
 
 async def _tidy(pool: Pool, store: Store) -> None:

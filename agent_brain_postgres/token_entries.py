@@ -95,36 +95,50 @@ def _entries(words: Sequence[tuple[int, Word]], codes: Codes) -> Entries:
     )
 
 
+class _Names(NamedTuple):
+    """The names that tokens consist of: what stands between dots and slashes."""
+
+    token: Ints
+    size: Ints
+    """Words in the name."""
+    offset: Ints
+    """Of its first word, within the token."""
+
+
 def _plain(tokens: Sequence[str], codes: Codes) -> tuple[Entries, Ints, NDArray[np.bool_]]:
     """Take plain tokens apart, but for those that hold hashes or keys; and say which these are."""
     joined = "\n".join([token.strip("./") for token in tokens])
     code = codes.of(_pieces(joined))
     between = (code < 0) & (code > FIRST_WORD)
     token, name = np.cumsum(code == _TOKEN_ENDS), np.cumsum(between)
-    owner = np.append(0, token[between])  # the token of each name
+    owner = np.append(0, token[between])
     token, name, code = token[~between], name[~between], code[~between]
+    positions = np.bincount(token, minlength=len(tokens))
+    first = np.cumsum(positions) - positions  # the first word of each token
     size = np.bincount(name, minlength=owner.size)
+    names = _Names(owner, size, np.cumsum(size) - size - first[owner])
     numbers = np.bincount(name[code >= 0], minlength=owner.size)
     opaque = np.zeros(len(tokens), np.bool_)
     opaque[owner[np.minimum(numbers, size - numbers) >= OPAQUE]] = True
-    positions = np.bincount(token, minlength=len(tokens))
-    first = np.cumsum(positions) - positions
-    parts = Entries(token, code, np.arange(token.size) - first[token], np.zeros(token.size, np.bool_))
+    compound = np.zeros(token.size, np.bool_)
+    words = Entries(token, code, np.arange(token.size) - first[token], compound)
+    compounds = _compounds(joined.lower(), names, ~opaque & (positions > 0), codes.lexemes)
+    return join((words.chosen(~opaque[token]), compounds)), positions, opaque
 
-    lower = joined.lower()
-    names = np.flatnonzero((size > 1) & ~opaque[owner])
-    paths = np.flatnonzero((np.bincount(owner) > 1) & (positions > 0) & ~opaque)
+
+def _compounds(lower: str, names: _Names, wanted: NDArray[np.bool_], lexemes: Numbers) -> Entries:
+    """Give names of several words, and paths, as they stand in tokens that are wanted."""
+    paths = np.flatnonzero((np.bincount(names.token) > 1) & wanted)
     owners, texts = _paths(lower.split("\n"), paths.tolist())
-    compounds = lower.translate(_COMPOUNDS).split("\n")
-    texts += [compounds[i] for i in names.tolist()]
-    start = np.cumsum(size) - size - first[owner]
-    wholes = Entries(
-        np.append(owners, owner[names]),
-        codes.lexemes.of(texts),
-        np.append(np.zeros(owners.size, np.int64), start[names]),
+    compound = np.flatnonzero((names.size > 1) & wanted[names.token])
+    all_names = lower.translate(_COMPOUNDS).split("\n")
+    texts += [all_names[i] for i in compound.tolist()]
+    return Entries(
+        np.append(owners, names.token[compound]),
+        lexemes.of(texts),
+        np.append(np.zeros(owners.size, np.int64), names.offset[compound]),
         np.ones(len(texts), np.bool_),
     )
-    return join((parts.chosen(~opaque[token]), wholes)), positions, opaque
 
 
 def _paths(whole: Sequence[str], paths: Sequence[int]) -> tuple[Ints, list[str]]:

@@ -254,6 +254,7 @@ def create(name: str) -> Contender:
         "floor": lambda: Floor(),
         "floor-exact": lambda: Floor("exact"),
         "floor-iterative": lambda: Floor("iterative"),
+        "floor-accurate": lambda: Floor("accurate"),
         "ours": Ours,
         "core": CorePostgres,
         "vecs": Vecs,

@@ -52,10 +52,11 @@ WHERE metadata @> %(where)s ORDER BY {order} LIMIT %(k)s
 class Floor:
     """COPY into a staging table, one INSERT ... SELECT, one index at the end, prepared statements.
 
-    For filters there are two ways, each its own contender: read what matches, or scan on.
+    For filters there are three ways, each its own contender: read what matches, scan on, or scan
+    on with an `ef_search` that gives a recall above 0.98.
     """
 
-    def __init__(self, way: Literal["plain", "exact", "iterative"] = "plain") -> None:
+    def __init__(self, way: Literal["plain", "exact", "iterative", "accurate"] = "plain") -> None:
         self.way = way
 
     async def start(self, dsn: str, work: Workload) -> None:
@@ -76,8 +77,10 @@ class Floor:
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
         await register_vector_async(connection)
         connection.prepare_threshold = 0
-        if self.way == "iterative":
+        if self.way in ("iterative", "accurate"):
             await connection.execute("SET hnsw.iterative_scan = relaxed_order")
+            if self.way == "accurate":
+                await connection.execute("SET hnsw.ef_search = 400")
         elif self.way == "exact":
             await connection.execute("SET jit = off")
 
@@ -122,7 +125,9 @@ class Floor:
         )
 
     async def search(self, query: int, k: int, where: dict[str, Any] | None) -> list[str]:
-        statements: dict[str, LiteralString] = {"exact": EXACT, "iterative": ITERATIVE}
+        statements: dict[str, LiteralString] = {
+            "exact": EXACT, "iterative": ITERATIVE, "accurate": ITERATIVE,
+        }
         template = SEARCH if where is None else statements.get(self.way, EXACT)
         statement = sql.SQL(template).format(order=self._order())
         values: dict[str, Any] = {"q": np.asarray(self.work.queries[query]), "k": k}
