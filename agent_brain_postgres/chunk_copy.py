@@ -12,17 +12,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psycopg
 from psycopg import sql
 
-from agent_brain_postgres import copy_format
-from agent_brain_postgres.batch import BLOCK_BYTES, Batch
+from agent_brain_postgres import copy_format, pending
+from agent_brain_postgres.batch import BLOCK_BYTES, BLOCK_ROWS, Batch
 from agent_brain_postgres.lexemes import Analysed, Counted, Counts, Reading, Vocabulary
 from agent_brain_postgres.numbers import Texts
-from agent_brain_postgres.pool import Connection
+from agent_brain_postgres.pool import Connection, Pool
 from agent_brain_postgres.store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
+
+SPARE_TIMEOUT = 0.1  # seconds
 
 AHEAD = 3  # blocks that wait to be stored: what bounds the memory of a batch
 
@@ -65,19 +68,21 @@ class ChunkCopy:
     """
 
     def __init__(
-        self, connection: Connection, store: Store, vocabulary: Vocabulary, batch: Batch
+        self, pool: Pool, connection: Connection, store: Store, vocabulary: Vocabulary, batch: Batch
     ) -> None:
-        self._connection, self._store = connection, store
+        self._pool, self._connection, self._store = pool, connection, store
         self._vocabulary, self._batch = vocabulary, batch
         self._jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
         self._asked = 0
         self._room = asyncio.Semaphore(AHEAD)
+        self._stored = asyncio.Event()
+        self._over = False
         self._counts = Counts()
 
     async def run(self) -> None:
         """Copy the chunks in, and what they add to the corpus statistics."""
         _let_the_kernel_hold_a_block(self._connection)
-        await _together(self._prepare(), self._serve())
+        await _together(self._prepare(), self._serve(), self._merge())
 
     async def _prepare(self) -> None:
         before: _Block | None = None
@@ -95,6 +100,23 @@ class ChunkCopy:
     async def _serve(self) -> None:
         while work := (await self._jobs.get()).work:
             await work()
+        self._over = True
+        self._stored.set()
+
+    async def _merge(self) -> None:
+        """Merge what was stored into the indexes on a second connection, if there is one to spare.
+
+        Otherwise the first one does it while it stores, whenever there is too much. A small batch
+        does not need it, and behind PgBouncer the second might wait for the first to end.
+        """
+        if len(self._batch) <= BLOCK_ROWS or self._pool.config.pgbouncer:
+            return
+        with contextlib.suppress(psycopg.Error):
+            async with self._pool.connection(timeout=SPARE_TIMEOUT) as spare:
+                while not self._over:
+                    await self._stored.wait()
+                    self._stored.clear()
+                    await pending.merge(spare, self._store)
 
     def _ask(self, kind: int, work: Callable[[], Awaitable[None]] | None) -> None:
         self._asked += 1
@@ -128,6 +150,7 @@ class ChunkCopy:
         async with self._connection.cursor() as cursor, cursor.copy(command) as copy:
             await copy.write(data)
         self._room.release()
+        self._stored.set()
 
 
 def _let_the_kernel_hold_a_block(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from agent_brain_postgres import statistics
+from agent_brain_postgres import pending, statistics
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.chunk_copy import ChunkCopy
 from agent_brain_postgres.filters import Filter
@@ -62,10 +62,6 @@ WITH doomed AS MATERIALIZED (
 SELECT count(*) FROM gone
 """
 
-# Searches would scan the pending entries one by one until autovacuum merges them.
-MERGE_PENDING: LiteralString = "SELECT pg_catalog.gin_clean_pending_list(%s::pg_catalog.regclass)"
-
-
 def _named(statement: LiteralString, store: Store, **more: sql.Composable) -> sql.Composed:
     return sql.SQL(statement).format(
         chunks=store.chunks, lexeme_statistics=store.lexeme_statistics, **more
@@ -92,7 +88,7 @@ async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch)
         if outdated:
             await _delete_ids(connection, store, outdated)
         if changed.ids:
-            await ChunkCopy(connection, store, vocabulary, changed).run()
+            await ChunkCopy(pool, connection, store, vocabulary, changed).run()
         return len(changed)
 
     written = await _repeat(pool, work)
@@ -114,8 +110,7 @@ async def _tidy(pool: Pool, store: Store) -> None:
     try:
         async with pool.connection() as connection:
             await statistics.compact(connection, store)
-            for index in ("chunks_lexemes", "chunks_metadata"):  # only their owner may
-                await connection.execute(MERGE_PENDING, (store.table(index).as_string(None),))
+            await pending.merge(connection, store)
     except psycopg.Error as error:
         logger.debug("tidying was left to the next batch: %s", type(error).__name__)
 

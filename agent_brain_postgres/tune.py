@@ -25,6 +25,7 @@ EF_SEARCH = (10, 20, 40, 60, 80, 120, 160, 240, 400, 800)
 REPEATS = 2  # of each query; the faster one counts
 # A question is near what answers it, but is none of the stored texts.
 NOISE = 0.3
+SAMPLED_ROWS = 20_000  # at least: in whole pages, of which a few per cent of few may be none
 EXACT_SECONDS = 60.0  # that finding the true answers may take
 
 SAMPLE: LiteralString = """
@@ -71,7 +72,7 @@ async def _queries(
     connection: Connection, store: Store, rows: int, count: int
 ) -> list[vectors.FloatVector]:
     statement = sql.SQL(SAMPLE).format(vector=store.vector_type("vector"), chunks=store.chunks)
-    percent = min(100.0, 100.0 * 20 * count / max(rows, 1))
+    percent = min(100.0, 100.0 * max(20 * count, SAMPLED_ROWS) / max(rows, 1))
     cursor = await connection.execute(
         statement, {"percent": percent, "count": count}, binary=True
     )

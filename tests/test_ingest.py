@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_brain_postgres import PostgresBackend, StorageError
+from agent_brain_postgres.batch import BLOCK_ROWS
 from agent_brain_postgres.statistics import MOST_DELTAS
 
 from .chunks import Chunks, make_chunks
@@ -300,4 +301,17 @@ async def test_deltas_of_the_statistics_are_added_up_before_they_are_many(
     (most,) = rows(dsn, "SELECT max(n) FROM (SELECT count(*) AS n "
                         "FROM agent_brain.lexeme_statistics GROUP BY lexeme) AS counts")[0]
     assert most <= 2 * MOST_DELTAS + 2  # a rewritten chunk has a delta for each of its forms
+    assert_statistics_exact(dsn)
+
+
+async def test_batches_of_many_blocks_do_without_a_spare_connection(
+    make_backend: MakeBackend, dsn: str
+) -> None:
+    lone = await make_backend(pool_size=1, pool_max=1)
+    await lone.upsert_documents(*make_chunks(2 * BLOCK_ROWS + 1, prefix="lone"))
+    pair = await make_backend(pool_size=2, pool_max=2)
+    await asyncio.gather(
+        *(pair.upsert_documents(*make_chunks(BLOCK_ROWS + 1, prefix=str(i))) for i in range(4))
+    )
+    assert await pair.get_count() == 2 * BLOCK_ROWS + 1 + 4 * (BLOCK_ROWS + 1)
     assert_statistics_exact(dsn)
