@@ -181,8 +181,10 @@ class PostgresBackend:
         store = await self._with_dimensions(prepared.dimensions)
         assert self._vocabulary is not None
         assert self._indexer is not None
-        async with self._indexer.writing(store, prepared):
-            written = await ingest.upsert(pool, store, self._vocabulary, prepared)
+        async with self._indexer.writing(store, prepared) as changed:
+            written = (
+                await ingest.upsert(pool, store, self._vocabulary, prepared) if changed else 0
+            )
         if written and self._indexer is not None:
             self._indexer.written(store, written)
         return len(ids)

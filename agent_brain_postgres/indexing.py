@@ -113,15 +113,19 @@ class Indexer:
         )
 
     @asynccontextmanager
-    async def writing(self, store: Store, batch: Batch) -> AsyncIterator[None]:
-        """Keep builds away while a batch is written, and an index that the batch would outgrow."""
+    async def writing(self, store: Store, batch: Batch) -> AsyncIterator[int]:
+        """Keep builds away while a batch is written, and an index that the batch would outgrow.
+
+        Gives the number of rows to write, or more.
+        """
         self._writers += 1
         try:
-            if self.would_drop(store, len(batch)):
+            changed = len(batch)
+            if self.would_drop(store, changed):
                 changed = await ingest.count_changed(self._pool, store, batch)
                 if self.would_drop(store, changed):
                     await self._drop(store)
-            yield
+            yield changed
         finally:
             self._writers -= 1
             self._last_write = time.monotonic()
