@@ -109,7 +109,8 @@ class ChunkCopy:
         Otherwise the first one does it while it stores, whenever there is too much. A small batch
         does not need it, and behind PgBouncer the second might wait for the first to end.
         """
-        if len(self._batch) <= BLOCK_ROWS or self._pool.config.pgbouncer:
+        idle = self._pool.stats().get("pool_available", 0)
+        if not idle or len(self._batch) <= BLOCK_ROWS or self._pool.config.pgbouncer:
             return
         with contextlib.suppress(psycopg.Error):
             async with self._pool.connection(timeout=SPARE_TIMEOUT) as spare:
