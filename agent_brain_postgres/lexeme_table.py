@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent_brain_postgres import token_entries
-from agent_brain_postgres.numbers import Column, Ints, Numbers, Texts
+from agent_brain_postgres.numbers import Column, Ints, Numbers, Texts, ranges
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.token_entries import FIRST_WORD, Codes, Entries
 from agent_brain_postgres.words import DEFINING
@@ -62,7 +62,6 @@ class Table:
         self._lock = threading.Lock()
         self._tokens, self._words, self._lexemes = Numbers(), Numbers(), Numbers()
         self._codes = Codes(self._words, self._lexemes)
-        self._word_texts: list[str] = []
         # Of each word: its first lexeme in `_word_lexemes` and their number.
         self._word_starts, self._word_counts, self._word_lexemes = Column(), Column(), Column()
         self._waiting: list[Entries] = []
@@ -81,7 +80,7 @@ class Table:
         """Give the numbers of tokens; new ones get one."""
         with self._lock:
             numbers = self._tokens.of(found)
-            new = self._tokens.take_new()
+            new = self._tokens.texts[len(self.positions) :]
             if new:
                 self._take_apart(new)
         return numbers
@@ -93,20 +92,19 @@ class Table:
         self.defines.extend(np.array([token in DEFINING for token in new], np.int64))
         for column in (self.starts, self.counts, self.lengths):
             column.fill(len(new), 0)
-        words = self._words.take_new()
-        self._word_texts += words
-        self._word_starts.fill(len(words), 0)
-        self._word_counts.fill(len(words), NOT_KNOWN)
+        words = len(self._words) - len(self._word_counts)
+        self._word_starts.fill(words, 0)
+        self._word_counts.fill(words, NOT_KNOWN)
         self._name_lexemes()
 
     def _name_lexemes(self) -> None:
-        self.names.extend(self._lexemes.take_new())
+        self.names.extend(self._lexemes.texts[len(self.names) :])
 
     def unknown_words(self) -> list[str]:
         """Give the words that the server has to be asked for."""
         with self._lock:
             unknown = np.flatnonzero(self._word_counts.values == NOT_KNOWN)
-            return [self._word_texts[word] for word in unknown.tolist()]
+            return [self._words.texts[word] for word in unknown.tolist()]
 
     def learn(self, lexemes: Mapping[str, Sequence[str]]) -> None:
         """Take in what the server answered, and finish the tokens that waited for it."""
@@ -139,10 +137,9 @@ class Table:
     def _enter(self, entries: Entries, starts: Ints, counts: Ints) -> None:
         """Put entries, sorted by token, at the end; words are replaced by their lexemes."""
         entry = np.repeat(np.arange(counts.size), counts)
-        within = np.arange(entry.size) - np.repeat(np.cumsum(counts) - counts, counts)
         code = entries.code[entry]
         word = code < 0
-        code[word] = self._word_lexemes.values[(starts[entry] + within)[word]]
+        code[word] = self._word_lexemes.values[ranges(starts, counts)[word]]
         token = entries.token[entry]
         tokens = np.unique(entries.token)
         self.starts.values[tokens] = np.searchsorted(token, tokens) + len(self.lexemes)
@@ -156,14 +153,3 @@ class Table:
     def unfinished(self) -> bool:
         """Tell whether tokens wait for `learn`."""
         return bool(self._waiting)
-
-
-class Arrays:
-    """A table's tokens as arrays, for one batch."""
-
-    def __init__(self, table: Table) -> None:
-        self.names = table.names
-        self.starts, self.counts = table.starts.values, table.counts.values
-        self.positions, self.lengths = table.positions.values, table.lengths.values
-        self.defines = table.defines.values
-        self.lexemes, self.offsets = table.lexemes.values, table.offsets.values

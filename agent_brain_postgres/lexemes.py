@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent_brain_postgres import tsvectors
-from agent_brain_postgres.lexeme_table import Arrays, Table, lexemes_of
-from agent_brain_postgres.numbers import Ints, Texts
+from agent_brain_postgres.lexeme_table import Table, lexemes_of
+from agent_brain_postgres.numbers import Ints, Texts, ranges
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.words import tokens
 
@@ -111,11 +111,10 @@ class Vocabulary:
 
     def build(self, reading: Reading) -> list[Analysed]:
         """Put the tsvectors together: the last step, all CPU."""
-        arrays = Arrays(reading.table)
         analysed: list[Analysed] = []
         truncated = 0
         for block in reading.blocks:
-            lengths, built = _build(arrays, block)
+            lengths, built = _build(reading.table, block)
             truncated += built.truncated
             analysed += _analysed(reading.table, lengths, built)
         if truncated:
@@ -158,31 +157,31 @@ def _analysed(table: Table, lengths: list[int], built: tsvectors.Built) -> list[
     ]
 
 
-def _build(arrays: Arrays, block: _Block) -> tuple[list[int], tsvectors.Built]:
+def _build(table: Table, block: _Block) -> tuple[list[int], tsvectors.Built]:
     rows = len(block.fields)
-    token, row, field = _with_definitions(arrays, block)
-    advance = arrays.positions[token]
+    token, row, field = _with_definitions(table, block)
+    advance = table.positions.values[token]
     before = np.cumsum(advance) - advance
     first = np.searchsorted(row, np.arange(rows))
     base = np.append(before, 0)[first]
     at = before - base[row] + 1 + GAP * field
-    counts = arrays.counts[token]
+    counts = table.counts.values[token]
     entry = np.repeat(np.arange(token.size), counts)
-    flat = np.arange(entry.size) - np.repeat(np.cumsum(counts) - counts - arrays.starts[token], counts)
+    flat = ranges(table.starts.values[token], counts)
     label = np.array([tsvectors.LABELS[name] for name in "ABBC"])
     built = tsvectors.build(
         rows,
         row[entry],
-        arrays.lexemes[flat],
-        at[entry] + arrays.offsets[flat],
+        table.lexemes.values[flat],
+        at[entry] + table.offsets.values[flat],
         label[field[entry]],
-        arrays.names,
+        table.names,
     )
-    lengths = np.bincount(row, arrays.lengths[token], rows).astype(np.int64).tolist()
+    lengths = np.bincount(row, table.lengths.values[token], rows).astype(np.int64).tolist()
     return lengths, built
 
 
-def _with_definitions(arrays: Arrays, block: _Block) -> tuple[Ints, Ints, Ints]:
+def _with_definitions(table: Table, block: _Block) -> tuple[Ints, Ints, Ints]:
     """Give token, row and field of all tokens, the names that a text defines repeated before it.
 
     Fields are 0 for titles, 1 for headings, 2 for definitions and 3 for the text.
@@ -191,7 +190,7 @@ def _with_definitions(arrays: Arrays, block: _Block) -> tuple[Ints, Ints, Ints]:
     field = np.repeat(np.tile([0, 1, 3], rows), block.fields.ravel())
     row = np.repeat(np.arange(rows), block.fields.sum(axis=1))
     token = block.tokens
-    after = arrays.defines[token[:-1]].astype(bool) & (field[1:] == 3) & (field[:-1] == 3)
+    after = table.defines.values[token[:-1]].astype(bool) & (field[1:] == 3) & (field[:-1] == 3)
     defined = np.flatnonzero(after & (row[1:] == row[:-1])) + 1
     if not defined.size:
         return token, row, field

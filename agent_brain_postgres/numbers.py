@@ -11,26 +11,33 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
-class Numbers(dict[str, int]):
-    """Strings numbered in the order of their first appearance."""
+class Lookup(dict[str, int]):
+    """Strings by number; what is missing is for the subclass to say."""
+
+    def of(self, texts: Sequence[str]) -> Ints:
+        """Give the numbers of texts."""
+        return np.fromiter(map(self.__getitem__, texts), np.int64, len(texts))
+
+
+class Numbers(Lookup):
+    """Strings numbered in the order of their first appearance, in which `texts` has them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._new: list[str] = []
+        self.texts: list[str] = []
 
     def __missing__(self, text: str) -> int:
-        self._new.append(text)
+        self.texts.append(text)
         number = self[text] = len(self)
         return number
 
-    def of(self, texts: Sequence[str]) -> Ints:
-        """Give the numbers of texts; new ones get one."""
-        return np.fromiter(map(self.__getitem__, texts), np.int64, len(texts))
 
-    def take_new(self) -> list[str]:
-        """Give those that came since the last time, in order."""
-        new, self._new = self._new, []
-        return new
+def ranges(starts: Ints, counts: Ints) -> Ints:
+    """Give, for one group after the other, the numbers from its start on, as many as it counts."""
+    ends = np.cumsum(counts)
+    flat = np.arange(ends[-1] if ends.size else 0)
+    flat += np.repeat(starts - (ends - counts), counts)
+    return flat
 
 
 class Column:
@@ -70,6 +77,9 @@ class Texts:
         self._data = Column(np.uint8)
         self._starts, self._sizes = Column(), Column()
 
+    def __len__(self) -> int:
+        return len(self._sizes)
+
     def extend(self, texts: Sequence[str]) -> None:
         """Add texts."""
         encoded = [text.encode() for text in texts]
@@ -85,12 +95,8 @@ class Texts:
 
     def copy(self, numbers: Ints, out: NDArray[np.uint8], where: Ints) -> None:
         """Copy texts into a buffer, each to its own place."""
-        sizes, starts = self.sizes(numbers), self._starts.values[numbers]
-        ends = np.cumsum(sizes)
-        byte = np.arange(ends[-1] if ends.size else 0)
-        source = byte + np.repeat(starts - (ends - sizes), sizes)
-        byte += np.repeat(where - (ends - sizes), sizes)
-        out[byte] = self._data.values[source]
+        sizes = self.sizes(numbers)
+        out[ranges(where, sizes)] = self._data.values[ranges(self._starts.values[numbers], sizes)]
 
     def in_order(self, numbers: Ints) -> Ints:
         """Sort texts by their first eight bytes, which is order enough for an index to grow fast."""

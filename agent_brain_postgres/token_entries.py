@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_brain_postgres.numbers import Ints, Numbers
+from agent_brain_postgres.numbers import Ints, Lookup, Numbers
 from agent_brain_postgres.words import MAX_WORD, OPAQUE, PART, Word, analyse
 
 FIRST_WORD = -3
@@ -42,7 +42,7 @@ class Entries(NamedTuple):
         return Entries(token[which], code[which], offset[which], compound[which])
 
 
-class Codes(dict[str, int]):
+class Codes(Lookup):
     """The code of each piece of a plain token, in the case that it is written in."""
 
     def __init__(self, words: Numbers, lexemes: Numbers) -> None:
@@ -56,10 +56,6 @@ class Codes(dict[str, int]):
     def of_word(self, text: str, *, literal: bool) -> int:
         """Give the code of a word: that of its lexeme when it is one as it stands."""
         return self.lexemes[text] if literal else FIRST_WORD - self.words[text]
-
-    def of(self, pieces: Sequence[str]) -> Ints:
-        """Give the codes of pieces."""
-        return np.fromiter(map(self.__getitem__, pieces), np.int64, len(pieces))
 
 
 def join(parts: Sequence[Entries]) -> Entries:

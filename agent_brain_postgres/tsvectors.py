@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_brain_postgres.numbers import Ints, Texts
+from agent_brain_postgres.numbers import Ints, Texts, ranges
 
 MAX_POSITION = 16_383
 """Words beyond this place are all said to stand there, as `to_tsvector` does."""
@@ -50,7 +50,7 @@ def build(
     group = np.flatnonzero(_changes(keys >> 16))
     counts = np.diff(np.append(group, keys.size))
     if counts.size and counts.max() > MAX_POSITIONS:
-        keys = keys[_within(group, counts) < MAX_POSITIONS]
+        keys = keys[ranges(np.zeros_like(counts), counts) < MAX_POSITIONS]
         group = np.flatnonzero(_changes(keys >> 16))
         counts = np.diff(np.append(group, keys.size))
     entry_row = keys[group] >> 53
@@ -84,11 +84,6 @@ def _changes(values: Ints) -> NDArray[np.bool_]:
 def _unique(keys: Ints) -> Ints:
     """Drop a place that a lexeme has twice; the higher label stays."""
     return keys[np.append(_changes(keys >> 2)[1:], True)] if keys.size else keys
-
-
-def _within(starts: Ints, counts: Ints) -> Ints:
-    """Number the members of each group from 0."""
-    return np.arange(int(counts.sum())) - np.repeat(starts, counts)
 
 
 def _head(rows: int, row: Ints, sizes: Ints, first: Ints) -> tuple[NDArray[np.bool_], int]:
