@@ -23,7 +23,7 @@ from agent_brain_postgres.text import is_refused_in_json, sanitize_json, sanitiz
 FloatMatrix = NDArray[np.float32]
 
 MAX_ROWS = 40_000
-# Vectors converted at a time: bounds the memory that a batch adds to its arguments.
+# Vectors and texts worked on at a time: bounds the memory that a batch adds to its arguments.
 BLOCK_BYTES = 4 * 1024 * 1024
 BLOCK_ROWS = 1_000
 FINGERPRINT_BYTES = 16
@@ -53,10 +53,15 @@ class Batch:
         return len(self.ids)
 
     def blocks(self) -> Iterator[range]:
-        """Cut the batch into ranges whose vectors fit `BLOCK_BYTES`, of `BLOCK_ROWS` at most."""
-        size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * max(1, self.dimensions))))
-        for start in range(0, len(self), size):
-            yield range(start, min(start + size, len(self)))
+        """Cut the batch into ranges of `BLOCK_ROWS` rows at most, which fit `BLOCK_BYTES` or are one."""
+        start = size = 0
+        for row, document in enumerate(self.documents):
+            size += 4 * self.dimensions + len(document)
+            if row > start and (size > BLOCK_BYTES or row - start == BLOCK_ROWS):
+                yield range(start, row)
+                start, size = row, 4 * self.dimensions + len(document)
+        if self.documents:
+            yield range(start, len(self))
 
     def matrix(self, block: range) -> FloatMatrix:
         """Convert the vectors of a block: shape (rows, dimensions), float32."""

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_brain_postgres import PostgresBackend, StorageError
-from agent_brain_postgres.batch import BLOCK_ROWS
+from agent_brain_postgres.batch import BLOCK_BYTES, BLOCK_ROWS, prepare
 from agent_brain_postgres.statistics import MOST_DELTAS
 
 from .chunks import Chunks, make_chunks
@@ -48,6 +48,17 @@ async def test_everything_written_can_be_read(backend: PostgresBackend) -> None:
             "text": chunks.documents[i],
             "metadata": chunks.metadatas[i],
         }
+
+
+def test_blocks_are_bounded_in_rows_and_in_bytes() -> None:
+    sizes = [10] * (BLOCK_ROWS + 1) + [BLOCK_BYTES // 3] * 4 + [2 * BLOCK_BYTES, 10]
+    ids = [f"{i:06}" for i in range(len(sizes))]
+    vectors = np.ones((len(sizes), 2))
+    batch = prepare(ids, vectors, ["x" * size for size in sizes], [None] * len(sizes), 2)
+    starts = [block.start for block in batch.blocks()]
+    large = BLOCK_ROWS + 1
+    assert starts == [0, BLOCK_ROWS, large + 2, large + 4, large + 5]
+    assert [row for block in batch.blocks() for row in block] == list(range(len(sizes)))
 
 
 async def test_arguments_can_be_named(backend: PostgresBackend) -> None:
