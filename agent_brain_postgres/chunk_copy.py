@@ -18,8 +18,8 @@ from psycopg import sql
 from agent_brain_postgres import copy_format, pending
 from agent_brain_postgres.batch import BLOCK_BYTES, BLOCK_ROWS, Batch
 from agent_brain_postgres.lexemes import Analysed, Counted, Counts, Reading, Vocabulary
-from agent_brain_postgres.numbers import Texts
 from agent_brain_postgres.pool import Connection, Pool
+from agent_brain_postgres.slices import Slices
 from agent_brain_postgres.store import Store
 
 if TYPE_CHECKING:
@@ -200,11 +200,10 @@ def _encode_chunks(
 
 
 def _encode_statistics(counts: Counts) -> bytes:
-    totals = Texts()
-    totals.extend([""])
-    whole = Counted(totals, *(np.array([n]) for n in (0, counts.chunks, counts.length)))
+    totals = (np.array([number]) for number in (counts.chunks, counts.length))
+    whole = Counted(Slices.of([""]), *totals)
     rows = [
-        copy_format.texts_and_numbers(part.names, part.lexemes, part.chunks, part.occurrences)
+        copy_format.texts_and_numbers(part.lexemes, part.chunks, part.occurrences)
         for part in (whole, *counts.by_table())
     ]
     return b"".join([copy_format.HEADER, *rows, copy_format.TRAILER])

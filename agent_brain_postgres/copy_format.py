@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_brain_postgres.numbers import Ints, Texts
+from agent_brain_postgres.arrays import Ints
+from agent_brain_postgres.slices import PADDING, Slices
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 TRAILER = struct.pack("!h", -1)
@@ -25,23 +26,23 @@ def copy_row(fields: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def texts_and_numbers(texts: Texts, which: Ints, one: Ints, other: Ints) -> bytes:
+def texts_and_numbers(texts: Slices, one: Ints, other: Ints) -> bytes:
     """Encode rows of a text and two `bigint`: tens of thousands a batch, so all at once."""
-    sizes = texts.sizes(which)
-    fields = np.zeros((which.size, 30), np.uint8)
+    sizes = texts.sizes
+    fields = np.zeros((sizes.size, 30), np.uint8)
     fields[:, 1] = 3
     fields[:, 2:6] = _big_endian(sizes, ">i4")
     fields[:, 9] = fields[:, 21] = 8
     fields[:, 10:18] = _big_endian(one, ">i8")
     fields[:, 22:] = _big_endian(other, ">i8")
     # The text stands between the first six bytes and the rest.
-    parts = np.full((which.size, 3), (6, 0, 24))
+    parts = np.full((sizes.size, 3), (6, 0, 24))
     parts[:, 1] = sizes
-    is_field = np.repeat(np.tile([True, False, True], which.size), parts.ravel())
-    out = np.empty(is_field.size, np.uint8)
-    out[is_field] = fields.ravel()
-    texts.copy(which, out, np.cumsum(parts.sum(axis=1)) - sizes - 24)
-    return out.tobytes()
+    is_field = np.repeat(np.tile([True, False, True], sizes.size), parts.ravel())
+    out = np.empty(is_field.size + PADDING, np.uint8)
+    texts.copy(out, np.cumsum(parts.sum(axis=1)) - sizes - 24)
+    out[:-PADDING][is_field] = fields.ravel()
+    return out[:-PADDING].tobytes()
 
 
 def _big_endian(numbers: Ints, form: str) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ COLLISIONS = (
 # Rows of the batch that the store has, and whether in exactly this form.
 KNOWN: LiteralString = """
 SELECT given.chunk_id, chunk.fingerprint = given.fingerprint
-FROM unnest(%s::text[], %s::bytea[]) AS given (chunk_id, fingerprint)
+FROM unnest(%b::text[], %b::bytea[]) AS given (chunk_id, fingerprint)
 JOIN {chunks} AS chunk ON chunk.chunk_id = given.chunk_id
 """
 

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent_brain_postgres import tsvectors
-from agent_brain_postgres.lexeme_table import Table, lexemes_of
-from agent_brain_postgres.numbers import Ints, Texts, ranges
+from agent_brain_postgres.arrays import Ints, ranges
+from agent_brain_postgres.lexeme_table import Table, ask
 from agent_brain_postgres.pool import Connection
-from agent_brain_postgres.words import tokens
+from agent_brain_postgres.slices import PADDING, Slices
+from agent_brain_postgres.words import DEFINING, spaced
 
 logger = logging.getLogger(__name__)
 
@@ -104,10 +105,10 @@ class Vocabulary:
 
     async def learn(self, connection: Connection, reading: Reading) -> None:
         """Ask the server about words not met before: the second step."""
-        unknown = reading.table.unknown_words()
-        if unknown or reading.table.unfinished:
-            answer = await lexemes_of(connection, self.language, unknown)
-            await asyncio.to_thread(reading.table.learn, answer)
+        unknown, words = reading.table.unknown_words()
+        if unknown.size or reading.table.unfinished:
+            answer = await ask(connection, self.language, words)
+            await asyncio.to_thread(reading.table.learn, unknown, answer)
 
     def build(self, reading: Reading) -> list[Analysed]:
         """Put the tsvectors together: the last step, all CPU."""
@@ -131,12 +132,18 @@ def _read(
     table: Table, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
 ) -> _Block:
     fields = [
-        (tokens(_field(metadata, TITLES)), tokens(_field(metadata, HEADINGS)), tokens(document))
+        spaced(field)
         for document, metadata in zip(documents, metadatas, strict=True)
+        for field in (_field(metadata, TITLES), _field(metadata, HEADINGS), document)
     ]
-    counts = np.array([[len(field) for field in chunk] for chunk in fields], np.int64)
-    found = list(chain.from_iterable(chain.from_iterable(fields)))
-    return _Block(table.number(found), counts.reshape(-1, 3))
+    around = b" " * PADDING
+    buffer = np.frombuffer(b" ".join([around, *fields, around]), np.uint8)
+    is_token = buffer != ord(" ")
+    edges = np.flatnonzero(is_token[1:] != is_token[:-1]) + 1
+    starts, ends = edges[::2], edges[1::2]
+    until = np.cumsum([PADDING + 1, *map(len, fields)]) + np.arange(len(fields) + 1)
+    counts = np.diff(np.searchsorted(starts, until))
+    return _Block(table.number(Slices(buffer, starts, ends - starts)), counts.reshape(-1, 3))
 
 
 def _field(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -166,17 +173,10 @@ def _build(table: Table, block: _Block) -> tuple[list[int], tsvectors.Built]:
     base = np.append(before, 0)[first]
     at = before - base[row] + 1 + GAP * field
     counts = table.counts.values[token]
-    entry = np.repeat(np.arange(token.size), counts)
-    flat = ranges(table.starts.values[token], counts)
-    label = np.array([tsvectors.LABELS[name] for name in "ABBC"])
-    built = tsvectors.build(
-        rows,
-        row[entry],
-        table.lexemes.values[flat],
-        at[entry] + table.offsets.values[flat],
-        label[field[entry]],
-        table.names,
-    )
+    label = np.array([tsvectors.LABELS[name] for name in "ABBC"])[field]
+    entries = table.entries.values[ranges(table.starts.values[token], counts)]
+    keys = entries + np.repeat(tsvectors.place_keys(row, at, label), counts)
+    built = tsvectors.build(rows, keys, table.names)
     lengths = np.bincount(row, table.lengths.values[token], rows).astype(np.int64).tolist()
     return lengths, built
 
@@ -190,7 +190,7 @@ def _with_definitions(table: Table, block: _Block) -> tuple[Ints, Ints, Ints]:
     field = np.repeat(np.tile([0, 1, 3], rows), block.fields.ravel())
     row = np.repeat(np.arange(rows), block.fields.sum(axis=1))
     token = block.tokens
-    after = table.defines.values[token[:-1]].astype(bool) & (field[1:] == 3) & (field[:-1] == 3)
+    after = (token[:-1] < len(DEFINING)) & (field[1:] == 3) & (field[:-1] == 3)
     defined = np.flatnonzero(after & (row[1:] == row[:-1])) + 1
     if not defined.size:
         return token, row, field
@@ -203,10 +203,9 @@ def _with_definitions(table: Table, block: _Block) -> tuple[Ints, Ints, Ints]:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Of lexemes of one table: the chunks that have them, and how often these do."""
+    """Of lexemes: the chunks that have them, and how often these do."""
 
-    names: Texts
-    lexemes: Ints
+    lexemes: Slices
     chunks: Ints
     occurrences: Ints
 
@@ -243,9 +242,10 @@ class Counts:
         """Give the counts; a lexeme of two tables is in both."""
         if self._table is None:
             return self._former
-        names = self._table.names
-        found = names.in_order(np.flatnonzero(self._found))
-        return [*self._former, Counted(names, found, self._found[found], self._times[found])]
+        found = np.flatnonzero(self._found)
+        found = found[self._table.names[found].in_order()]
+        counted = Counted(self._table.names[found], self._found[found], self._times[found])
+        return [*self._former, counted]
 
 
 def _sum(one: Ints, other: Ints) -> Ints:
@@ -262,9 +262,8 @@ def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
     counts.add(batch)
     totals = {"": (counts.chunks, counts.length)}
     for part in counts.by_table():
-        columns = (part.lexemes.tolist(), part.chunks.tolist(), part.occurrences.tolist())
-        for lexeme, chunks, occurrences in zip(*columns, strict=True):
-            name = part.names.decode(lexeme)
+        columns = (part.lexemes.texts(), part.chunks.tolist(), part.occurrences.tolist())
+        for name, chunks, occurrences in zip(*columns, strict=True):
             so_far = totals.get(name, (0, 0))
             totals[name] = (so_far[0] + chunks, so_far[1] + occurrences)
     return totals

@@ -1,113 +1,94 @@
-"""Strings by number, and columns that grow."""
+"""Texts by number: a hash table whose lookups take thousands of texts at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from agent_brain_postgres.arrays import Column, Ints
+from agent_brain_postgres.slices import Hashes, Slices, Texts
 
+FREE = -1
 
-class Lookup(dict[str, int]):
-    """Strings by number; what is missing is for the subclass to say."""
-
-    def of(self, texts: Sequence[str]) -> Ints:
-        """Give the numbers of texts."""
-        return np.fromiter(map(self.__getitem__, texts), np.int64, len(texts))
+MOST_FULL = 2  # slots a text, at least: so that most are found at the first
 
 
-class Numbers(Lookup):
-    """Strings numbered in the order of their first appearance, in which `texts` has them."""
+class Numbers:
+    """Texts numbered as they come, in which order `texts` has them.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def __missing__(self, text: str) -> int:
-        self.texts.append(text)
-        number = self[text] = len(self)
-        return number
-
-
-def ranges(starts: Ints, counts: Ints) -> Ints:
-    """Give, for one group after the other, the numbers from its start on, as many as it counts."""
-    ends = np.cumsum(counts)
-    flat = np.arange(ends[-1] if ends.size else 0)
-    flat += np.repeat(starts - (ends - counts), counts)
-    return flat
-
-
-class Column:
-    """A column of values with room at its end."""
-
-    def __init__(self, dtype: type[np.generic] = np.int64) -> None:
-        self._data: NDArray[Any] = np.empty(1024, dtype)
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def values(self) -> NDArray[Any]:
-        """Show what is there now, without a copy."""
-        return self._data[: self._size]
-
-    def extend(self, values: NDArray[Any]) -> None:
-        """Add values."""
-        size = self._size + values.size
-        if size > self._data.size:
-            larger = np.empty(2 * size, self._data.dtype)
-            larger[: self._size] = self.values
-            self._data = larger
-        self._data[self._size : size] = values
-        self._size = size
-
-    def fill(self, count: int, value: int) -> None:
-        """Add `count` times the same."""
-        self.extend(np.full(count, value))
-
-
-class Texts:
-    """Texts in UTF-8, by number, one after the other in one column."""
+    Open addressing with linear probing: a text is in the first slot from that of its hash on which
+    was free when it came. Not to be used by two threads at a time.
+    """
 
     def __init__(self) -> None:
-        self._data = Column(np.uint8)
-        self._starts, self._sizes = Column(), Column()
+        self.texts = Texts()
+        self._hashes = Column(np.uint64)
+        self._slots: Ints = np.full(1 << 12, FREE)
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self.texts)
 
-    def extend(self, texts: Sequence[str]) -> None:
-        """Add texts."""
-        encoded = [text.encode() for text in texts]
-        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        self._starts.extend(np.cumsum(sizes) - sizes + len(self._data))
-        self._sizes.extend(sizes)
-        self._data.extend(np.frombuffer(b"".join(encoded), np.uint8))
+    def of(self, texts: Slices) -> Ints:
+        """Give the numbers of texts; new ones get one."""
+        hashes = texts.hashes()
+        numbers = self._find(texts, hashes)
+        missing = np.flatnonzero(numbers == FREE)
+        while missing.size:
+            _, first, which = np.unique(hashes[missing], return_index=True, return_inverse=True)
+            new = missing[first]
+            same = texts.chosen(missing).equal(texts.chosen(new[which]))
+            numbers[missing[same]] = len(self) + which[same]
+            self._enter(texts.chosen(new), hashes[new])
+            missing = missing[~same]  # those that share the hash of another new one
+        return numbers
 
-    def sizes(self, numbers: Ints) -> Ints:
-        """Give the length of texts in bytes."""
-        sizes: Ints = self._sizes.values[numbers]
-        return sizes
+    def _find(self, texts: Slices, hashes: Hashes) -> Ints:
+        """Give the numbers of texts, `FREE` for those that have none."""
+        numbers = np.full(len(texts), FREE)
+        left, at = np.arange(len(texts) if len(self) else 0), self._home(hashes)
+        while left.size:
+            at = self._probe(at, hashes[left])
+            found = self._slots[at]
+            held = np.flatnonzero(found != FREE)
+            same = texts.chosen(left[held]).equal(self.texts[found[held]])
+            numbers[left[held[same]]] = found[held[same]]
+            other = held[~same]
+            left, at = left[other], self._next(at[other])
+        return numbers
 
-    def copy(self, numbers: Ints, out: NDArray[np.uint8], where: Ints) -> None:
-        """Copy texts into a buffer, each to its own place."""
-        sizes = self.sizes(numbers)
-        out[ranges(where, sizes)] = self._data.values[ranges(self._starts.values[numbers], sizes)]
+    def _probe(self, start: Ints, hashes: Hashes) -> Ints:
+        """Give the slots, from `start` on, that have hashes, or else the first free ones."""
+        at: Ints = start.copy()
+        left = np.arange(start.size)
+        while left.size:
+            found = self._slots[at[left]]
+            left = left[(found != FREE) & (self._hashes.values[found] != hashes[left])]
+            at[left] = self._next(at[left])
+        return at
 
-    def in_order(self, numbers: Ints) -> Ints:
-        """Sort texts by their first eight bytes, which is order enough for an index to grow fast."""
-        sizes, starts = self.sizes(numbers), self._starts.values[numbers]
-        prefix = np.zeros((numbers.size, 8), np.uint8)
-        for i in range(8):
-            longer = sizes > i
-            prefix[longer, i] = self._data.values[starts[longer] + i]
-        return numbers[np.argsort(prefix.view(">u8").ravel())]
+    def _enter(self, texts: Slices, hashes: Hashes) -> None:
+        first = len(self)
+        self.texts.extend(texts)
+        self._hashes.extend(hashes)
+        if len(self) * MOST_FULL > self._slots.size:
+            size = 1 << (2 * MOST_FULL * len(self)).bit_length()
+            self._slots = np.full(size, FREE)
+            first = 0
+        self._place(first)
 
-    def decode(self, number: int) -> str:
-        """Give one text."""
-        start, size = self._starts.values[number], self._sizes.values[number]
-        return self._data.values[start : start + size].tobytes().decode()
+    def _place(self, first: int) -> None:
+        """Give slots to the texts from number `first` on."""
+        number = np.arange(first, len(self))
+        at = self._home(self._hashes.values[first:])
+        while number.size:
+            free = self._slots[at] == FREE
+            self._slots[at[free]] = number[free]  # of several for one slot, the last has it
+            homeless = np.flatnonzero(self._slots[at] != number)
+            number, at = number[homeless], self._next(at[homeless])
+
+    def _home(self, hashes: Hashes) -> Ints:
+        home: Ints = (hashes & np.uint64(self._slots.size - 1)).astype(np.int64)
+        return home
+
+    def _next(self, at: Ints) -> Ints:
+        following: Ints = (at + 1) & (self._slots.size - 1)
+        return following

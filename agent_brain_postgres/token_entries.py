@@ -1,29 +1,39 @@
 """Thousands of tokens taken apart at once: what `words.analyse` says of each, as arrays.
 
 `words.analyse` is the definition. Plain tokens (letters, digits and ``_ - . /`` of ASCII: nearly all
-of code and of English) are cut by one regular expression that runs over all of them.
+of code and of English) are cut all together, by the kinds of their characters.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_brain_postgres.numbers import Ints, Lookup, Numbers
-from agent_brain_postgres.words import MAX_WORD, OPAQUE, PART, Word, analyse
+from agent_brain_postgres.arrays import Bools, Ints, changes
+from agent_brain_postgres.numbers import Numbers
+from agent_brain_postgres.slices import PADDING, Slices
+from agent_brain_postgres.words import MAX_WORD, OPAQUE, Word, analyse
 
-FIRST_WORD = -3
-"""The code of word 0, and on from there to lower ones."""
+_LOWER, _UPPER, _DIGIT, _JOIN, _CUT, _END, _ODD = range(7)  # kinds of characters
 
-_TOKEN_ENDS, _NAME_ENDS = -1, -2  # the codes of what stands between words
 
-_is_plain = re.compile(rf"[A-Za-z0-9_./-]{{1,{MAX_WORD}}}").fullmatch
-_pieces = re.compile(rf"[\n./]|{PART}").findall
-_COMPOUNDS = str.maketrans({".": "\n", "/": "\n", "_": None, "-": None})
+def _kinds() -> NDArray[np.uint8]:
+    kinds = np.full(256, _ODD, np.uint8)
+    for kind, first, last in ((_LOWER, "a", "z"), (_UPPER, "A", "Z"), (_DIGIT, "0", "9")):
+        kinds[ord(first) : ord(last) + 1] = kind
+    for kind, characters in ((_JOIN, "_-"), (_CUT, "./"), (_END, "\n")):
+        kinds[[ord(character) for character in characters]] = kind
+    return kinds
+
+
+_KINDS = _kinds()
+_LOWERED = np.frombuffer(bytes(range(256)).lower(), np.uint8)
+_S, _DOT, _SLASH = b"s./"
 
 
 class Entries(NamedTuple):
@@ -31,31 +41,30 @@ class Entries(NamedTuple):
 
     token: Ints
     code: Ints
-    """The number of a lexeme; or, from `FIRST_WORD` down, of a word that the language decides."""
+    """The number of a lexeme; or, inverted, of a word that the language decides."""
     offset: Ints
     """Positions after the first of the token."""
-    compound: NDArray[np.bool_]
+    compound: Bools
 
-    def chosen(self, which: NDArray[np.bool_] | Ints) -> Entries:
+    def chosen(self, which: Bools | Ints) -> Entries:
         """Give some of them."""
         token, code, offset, compound = self
         return Entries(token[which], code[which], offset[which], compound[which])
 
 
-class Codes(Lookup):
-    """The code of each piece of a plain token, in the case that it is written in."""
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """Words, which the language makes lexemes of, and what is a lexeme as it stands."""
 
-    def __init__(self, words: Numbers, lexemes: Numbers) -> None:
-        super().__init__({"\n": _TOKEN_ENDS, ".": _NAME_ENDS, "/": _NAME_ENDS})
-        self.words, self.lexemes = words, lexemes
+    words: Numbers
+    lexemes: Numbers
 
-    def __missing__(self, piece: str) -> int:
-        code = self[piece] = self.of_word(piece.lower(), literal=piece.isdigit())
-        return code
-
-    def of_word(self, text: str, *, literal: bool) -> int:
-        """Give the code of a word: that of its lexeme when it is one as it stands."""
-        return self.lexemes[text] if literal else FIRST_WORD - self.words[text]
+    def codes(self, texts: Slices, literal: Bools) -> Ints:
+        """Give the codes of words; `literal` are those that are lexemes already."""
+        codes = np.empty(len(texts), np.int64)
+        codes[literal] = self.lexemes.of(texts.chosen(literal))
+        codes[~literal] = ~self.words.of(texts.chosen(~literal))
+        return codes
 
 
 def join(parts: Sequence[Entries]) -> Entries:
@@ -64,85 +73,157 @@ def join(parts: Sequence[Entries]) -> Entries:
     return Entries(token, code, offset, compound)
 
 
-def take_apart(tokens: Sequence[str], codes: Codes) -> tuple[Entries, Ints]:
-    """Give the words of tokens, by the places of these in the list, and the positions of each."""
-    plain = [i for i, token in enumerate(tokens) if _is_plain(token)]
-    place = np.array(plain, np.int64)
+def take_apart(tokens: Slices, lexicon: Lexicon) -> tuple[Entries, Ints]:
+    """Give the words of tokens, by the places of these, and the positions of each."""
+    lines = _Lines.of(tokens)
+    plain = lines.tokens.sizes <= MAX_WORD
+    plain[lines.token[lines.kind == _ODD]] = False
+    if not plain.all():
+        lines = _Lines.of(tokens.chosen(plain))
+    place = np.flatnonzero(plain)
     positions = np.zeros(len(tokens), np.int64)
-    others = np.ones(len(tokens), np.bool_)
-    found: list[Entries] = []
-    if plain:
-        entries, positions[place], others[place] = _plain([tokens[i] for i in plain], codes)
-        found.append(entries._replace(token=place[entries.token]))
-    left = np.flatnonzero(others).tolist()
-    analysed = [analyse(tokens[i]) for i in left]
+    entries, positions[place], opaque = _plain(lines, lexicon)
+    plain[place[opaque]] = False
+    left = np.flatnonzero(~plain)
+    analysed = [analyse(token) for token in tokens.chosen(left).texts()]
     positions[left] = [taken for _, taken in analysed]
-    words = [(i, word) for i, (words, _) in zip(left, analysed, strict=True) for word in words]
-    found.append(_entries(words, codes))
-    return join(found), positions
+    others = _entries(left, [words for words, _ in analysed], lexicon)
+    return join((entries._replace(token=place[entries.token]), others)), positions
 
 
-def _entries(words: Sequence[tuple[int, Word]], codes: Codes) -> Entries:
-    return Entries(
-        np.array([token for token, _ in words], np.int64),
-        np.array([codes.of_word(text, literal=lit) for _, (text, _, lit, _) in words], np.int64),
-        np.array([offset for _, (_, offset, _, _) in words], np.int64),
-        np.array([compound for _, (_, _, _, compound) in words], np.bool_),
-    )
+def _entries(tokens: Ints, words: Sequence[tuple[Word, ...]], lexicon: Lexicon) -> Entries:
+    token = np.repeat(tokens, np.array([len(of_token) for of_token in words], np.int64))
+    columns = zip(*chain.from_iterable(words), strict=True)
+    text, offset, literal, compound = columns if token.size else ((), (), (), ())
+    code = lexicon.codes(Slices.of(text), np.array(literal, np.bool_))
+    return Entries(token, code, np.array(offset, np.int64), np.array(compound, np.bool_))
+
+
+class _Lines(NamedTuple):
+    """Tokens, one a line; and of each byte its kind and the token that it is of."""
+
+    tokens: Slices
+    lower: NDArray[np.uint8]
+    kind: NDArray[np.uint8]
+    token: Ints
+
+    @classmethod
+    def of(cls, tokens: Slices) -> _Lines:
+        lines = tokens.lines()
+        kind = _KINDS[lines.buffer]
+        return cls(lines, _LOWERED[lines.buffer], kind, np.cumsum(kind == _END) - PADDING)
+
+
+class _Parts(NamedTuple):
+    """Runs of letters and runs of digits: what names consist of."""
+
+    starts: Ints
+    ends: Ints
+    token: Ints
+    is_number: Bools
+    offset: Ints
+    """Positions after the first of the token."""
+
+    @classmethod
+    def of(cls, lines: _Lines) -> _Parts:
+        begins = _begins(lines)
+        solid = lines.kind <= _DIGIT
+        starts = np.flatnonzero(begins)
+        ends = np.flatnonzero(solid[:-1] & (begins[1:] | ~solid[1:])) + 1
+        token = lines.token[starts]
+        count = np.bincount(token)
+        offset = np.arange(starts.size) - (np.cumsum(count) - count)[token]
+        return cls(starts, ends, token, lines.kind[starts] == _DIGIT, offset)
+
+    def chosen(self, which: Bools) -> _Parts:
+        starts, ends, token, is_number, offset = self
+        return _Parts(
+            starts[which], ends[which], token[which], is_number[which], offset[which]
+        )
+
+
+def _begins(lines: _Lines) -> Bools:
+    """Tell where a part begins: where a letter or digit follows upon another kind.
+
+    But an upper-case letter goes with the lower-case ones after it, and a plural with its
+    abbreviation: ``HTTPServer`` is cut before the second S, ``URLs`` is not cut.
+    """
+    kind, begins = lines.kind, np.zeros(lines.kind.size, np.bool_)
+    begins[1:] = (kind[1:] != kind[:-1]) & (kind[1:] <= _DIGIT)
+    lower = np.flatnonzero((kind[:-1] == _UPPER) & (kind[1:] == _LOWER)) + 1
+    begins[lower] = False
+    abbreviated = kind[lower - 2] == _UPPER
+    plural = (lines.lower[lower] == _S) & (kind[lower + 1] != _LOWER)
+    begins[lower[abbreviated & ~plural] - 1] = True
+    return begins
 
 
 class _Names(NamedTuple):
-    """The names that tokens consist of: what stands between dots and slashes."""
+    """What stands between dots and slashes: by the number of its first part, and how many it has."""
 
-    token: Ints
+    first: Ints
     size: Ints
-    """Words in the name."""
-    offset: Ints
-    """Of its first word, within the token."""
+
+    @classmethod
+    def of(cls, lines: _Lines, parts: _Parts) -> _Names:
+        name = np.cumsum((lines.kind == _CUT) | (lines.kind == _END))[parts.starts]
+        first = np.flatnonzero(changes(name))
+        return cls(first, np.diff(np.append(first, name.size)))
 
 
-def _plain(tokens: Sequence[str], codes: Codes) -> tuple[Entries, Ints, NDArray[np.bool_]]:
+def _plain(lines: _Lines, lexicon: Lexicon) -> tuple[Entries, Ints, Bools]:
     """Take plain tokens apart, but for those that hold hashes or keys; and say which these are."""
-    joined = "\n".join([token.strip("./") for token in tokens])
-    code = codes.of(_pieces(joined))
-    between = (code < 0) & (code > FIRST_WORD)
-    token, name = np.cumsum(code == _TOKEN_ENDS), np.cumsum(between)
-    owner = np.append(0, token[between])
-    token, name, code = token[~between], name[~between], code[~between]
-    positions = np.bincount(token, minlength=len(tokens))
-    first = np.cumsum(positions) - positions  # the first word of each token
-    size = np.bincount(name, minlength=owner.size)
-    names = _Names(owner, size, np.cumsum(size) - size - first[owner])
-    numbers = np.bincount(name[code >= 0], minlength=owner.size)
-    opaque = np.zeros(len(tokens), np.bool_)
-    opaque[owner[np.minimum(numbers, size - numbers) >= OPAQUE]] = True
-    compound = np.zeros(token.size, np.bool_)
-    words = Entries(token, code, np.arange(token.size) - first[token], compound)
-    compounds = _compounds(joined.lower(), names, ~opaque & (positions > 0), codes.lexemes)
-    return join((words.chosen(~opaque[token]), compounds)), positions, opaque
+    parts = _Parts.of(lines)
+    opaque = _opaque(lines, parts)
+    parts = parts.chosen(~opaque[parts.token])
+    positions = np.bincount(parts.token, minlength=len(lines.tokens))
+    words = Slices(lines.lower, parts.starts, parts.ends - parts.starts)
+    code = lexicon.codes(words, parts.is_number)
+    entries = Entries(parts.token, code, parts.offset, np.zeros(code.size, np.bool_))
+    names = _compound_names(lines, parts, lexicon.lexemes)
+    paths = _paths(lines, positions > 0, lexicon.lexemes)
+    return join((entries, names, paths)), positions, opaque
 
 
-def _compounds(lower: str, names: _Names, wanted: NDArray[np.bool_], lexemes: Numbers) -> Entries:
-    """Give names of several words, and paths, as they stand in tokens that are wanted."""
-    paths = np.flatnonzero((np.bincount(names.token) > 1) & wanted)
-    owners, texts = _paths(lower.split("\n"), paths.tolist())
-    compound = np.flatnonzero((names.size > 1) & wanted[names.token])
-    all_names = lower.translate(_COMPOUNDS).split("\n")
-    texts += [all_names[i] for i in compound.tolist()]
-    return Entries(
-        np.append(owners, names.token[compound]),
-        lexemes.of(texts),
-        np.append(np.zeros(owners.size, np.int64), names.offset[compound]),
-        np.ones(len(texts), np.bool_),
-    )
+def _opaque(lines: _Lines, parts: _Parts) -> Bools:
+    opaque = np.zeros(len(lines.tokens), np.bool_)
+    names = _Names.of(lines, parts)
+    if names.first.size:
+        numbers = np.add.reduceat(parts.is_number.astype(np.int64), names.first)
+        many = np.minimum(numbers, names.size - numbers) >= OPAQUE
+        opaque[parts.token[names.first[many]]] = True
+    return opaque
 
 
-def _paths(whole: Sequence[str], paths: Sequence[int]) -> tuple[Ints, list[str]]:
-    """Give the paths themselves and their last elements, each with the token it is of."""
-    owners, texts = list(paths), [whole[i] for i in paths]
-    for i in paths:
-        _, slash, tail = whole[i].rpartition("/")
-        if slash and "." in tail:
-            owners.append(i)
-            texts.append(tail)
-    return np.array(owners, np.int64), texts
+def _compound_names(lines: _Lines, parts: _Parts, lexemes: Numbers) -> Entries:
+    """Give names of several parts, written without what joins these."""
+    names = _Names.of(lines, parts)
+    first, size = (column[names.size > 1] for column in names)
+    kept = lines.kind != _JOIN
+    place = np.cumsum(kept) - kept
+    starts, ends = place[parts.starts[first]], place[parts.ends[first + size - 1]]
+    code = lexemes.of(Slices(lines.lower[kept], starts, ends - starts))
+    return Entries(parts.token[first], code, parts.offset[first], np.ones(code.size, np.bool_))
+
+
+def _paths(lines: _Lines, wanted: Bools, lexemes: Numbers) -> Entries:
+    """Give the tokens that dots or slashes cut, as they stand; and the last elements of paths."""
+    inner = np.flatnonzero(lines.kind < _CUT)
+    starts, ends = (np.zeros(len(lines.tokens), np.int64) for _ in range(2))
+    # Of several values that are put in one place, the last stays.
+    starts[lines.token[inner[::-1]]] = inner[::-1]
+    ends[lines.token[inner]] = inner + 1
+    cuts = np.flatnonzero(lines.kind == _CUT)
+    owner = lines.token[cuts]
+    within = (cuts > starts[owner]) & (cuts < ends[owner]) & wanted[owner]
+    cuts, owner = cuts[within], owner[within]
+    dot, slash = np.zeros_like(starts), np.zeros_like(starts)
+    for last, character in ((dot, _DOT), (slash, _SLASH)):
+        here = lines.lower[cuts] == character
+        last[owner[here]] = cuts[here]
+    path = np.unique(owner)
+    tail = np.flatnonzero((slash > 0) & (dot > slash))
+    token = np.append(path, tail)
+    begin = np.append(starts[path], slash[tail] + 1)
+    code = lexemes.of(Slices(lines.lower, begin, ends[token] - begin))
+    return Entries(token, code, np.zeros(code.size, np.int64), np.ones(code.size, np.bool_))

@@ -61,12 +61,17 @@ Token = tuple[tuple[Word, ...], int]
 
 def tokens(text: str) -> list[str]:
     """Cut a text into coarse tokens."""
+    return spaced(text).decode().split()
+
+
+def spaced(text: str) -> bytes:
+    """Give a text in UTF-8, its tokens with nothing but spaces between them."""
     if text.isascii():
-        return text.encode().translate(_COARSE).decode().split()  # four times as fast as on `str`
+        return text.encode().translate(_COARSE)  # four times as fast as on `str`
     found = _COARSE_UNICODE.findall(text)
-    if _UNSPACED.search(text) is None:
-        return found
-    return [piece for token in found for piece in _unspaced(token)]
+    if _UNSPACED.search(text) is not None:
+        found = [piece for token in found for piece in _unspaced(token)]
+    return " ".join(found).encode()
 
 
 def _unspaced(token: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
-from agent_brain_postgres.lexeme_table import lexemes_of
+from agent_brain_postgres.lexeme_table import ask, lexemes_of
 from agent_brain_postgres.lexemes import (
     GAP,
     HEADINGS,
@@ -177,11 +177,11 @@ async def test_each_word_is_asked_for_once(
 ) -> None:
     asked: list[list[str]] = []
 
-    async def count(conn: Connection, language: str, words: Sequence[str]) -> dict[str, list[str]]:
-        asked.append(sorted(words))
-        return await lexemes_of(conn, language, words)
+    async def count(conn: Connection, language: str, words: str) -> str:
+        asked.append(sorted({*words.split()} - DEFINING))
+        return await ask(conn, language, words)
 
-    monkeypatch.setattr("agent_brain_postgres.lexemes.lexemes_of", count)
+    monkeypatch.setattr("agent_brain_postgres.lexemes.ask", count)
     vocabulary = Vocabulary(ENGLISH)
     await vocabulary.analyse(connection, ["parsing files"], [{}])
     await vocabulary.analyse(connection, ["parsing Files again"], [{}])

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_brain_postgres.numbers import Numbers
-from agent_brain_postgres.token_entries import FIRST_WORD, Codes, take_apart
+from agent_brain_postgres.slices import Slices
+from agent_brain_postgres.token_entries import Lexicon, take_apart
 from agent_brain_postgres.words import MAX_WORD, Word, analyse
 
 TOKEN = st.text(st.sampled_from("aAbsSZ019_-./"), min_size=1, max_size=14) | st.sampled_from(
@@ -17,15 +18,14 @@ TOKEN = st.text(st.sampled_from("aAbsSZ019_-./"), min_size=1, max_size=14) | st.
 
 @given(batches=st.lists(st.lists(TOKEN, unique=True, max_size=20), max_size=3))
 def test_many_are_taken_apart_as_one_is(batches: list[list[str]]) -> None:
-    words, lexemes = Numbers(), Numbers()
-    codes = Codes(words, lexemes)
+    lexicon = Lexicon(Numbers(), Numbers())
     for tokens in batches:
-        entries, positions = take_apart(tokens, codes)
-        texts, literals = list(words), list(lexemes)
+        entries, positions = take_apart(Slices.of(tokens), lexicon)
+        texts, literals = (known.texts[:].texts() for known in (lexicon.words, lexicon.lexemes))
         found: list[list[Word]] = [[] for _ in tokens]
         columns = (column.tolist() for column in entries)
         for token, code, offset, compound in zip(*columns, strict=True):
-            text = literals[code] if code >= 0 else texts[FIRST_WORD - code]
+            text = literals[code] if code >= 0 else texts[~code]
             found[token].append((text, offset, code >= 0, compound))
         expected = [analyse(token) for token in tokens]
         assert [sorted(one) for one in found] == [sorted(words) for words, _ in expected]
