@@ -136,7 +136,7 @@ def index_distance(store: Store, chosen: Rung, query: sql.Composable) -> sql.Com
 
 def ef_search(top_k: int, rows: int) -> int:
     """Choose `hnsw.ef_search` for a recall above 0.97: from the size of the store and `top_k`."""
-    base = 48.0 * float((max(rows, 1_000) / 100_000) ** 0.15)
+    base = 44.0 * float((max(rows, 1_000) / 100_000) ** 0.15)
     return min(MAX_EF_SEARCH, max(math.ceil(base), math.ceil(1.5 * top_k)))
 
 

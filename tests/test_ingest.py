@@ -61,6 +61,17 @@ def test_blocks_are_bounded_in_rows_and_in_bytes() -> None:
     assert [row for block in batch.blocks() for row in block] == list(range(len(sizes)))
 
 
+async def test_metadata_may_be_nested_deeply(backend: PostgresBackend) -> None:
+    deep: Any = "bottom"
+    for _ in range(400):
+        deep = {"in": [deep]}
+    ids, embeddings, documents, _ = make_chunks(1)
+    await backend.upsert_documents(ids, embeddings, documents, [{"deep": deep}])
+    found = await backend.get_by_id(ids[0])
+    assert found is not None
+    assert found["metadata"] == {"deep": deep}
+
+
 async def test_arguments_can_be_named(backend: PostgresBackend) -> None:
     ids, embeddings, documents, metadatas = make_chunks(2)
     await backend.upsert_documents(
