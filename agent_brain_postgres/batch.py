@@ -1,4 +1,4 @@
-"""A batch of chunks on its way in: checked, cleaned, without duplicates, in the order of its ids."""
+"""A batch of chunks on its way in: checked, cleaned, without duplicates."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ LARGEST_HALF = 65_504.0
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows of one `upsert_documents` call, sorted by id in code point order.
+    """The rows of one `upsert_documents` call, in the order given.
 
-    Sorting is what keeps overlapping batches of several processes from waiting for each other in
-    a circle. Vectors stay where the caller has them (`rows` points into `embeddings`) and are
-    converted block by block.
+    Vectors stay where the caller has them (`rows` points into `embeddings`) and are converted block
+    by block.
     """
 
     ids: list[str]
@@ -67,8 +66,12 @@ class Batch:
         """Convert the vectors of a block: shape (rows, dimensions), float32."""
         return to_matrix(self.embeddings, [self.rows[i] for i in block], self.dimensions)
 
+    def by_id(self) -> Batch:
+        """Sort the rows by id in code point order."""
+        return self.only(sorted(range(len(self)), key=self.ids.__getitem__))
+
     def only(self, positions: Sequence[int]) -> Batch:
-        """Keep the rows at `positions`."""
+        """Keep the rows at `positions`, in this order."""
         return Batch(
             ids=[self.ids[i] for i in positions],
             documents=[self.documents[i] for i in positions],
@@ -104,11 +107,10 @@ def prepare(
         last[sanitize_text(chunk_id)] = row
     if dimensions is None:
         dimensions = _first_length(embeddings)
-    order = sorted(last)
-    rows = [last[chunk_id] for chunk_id in order]
+    rows = list(last.values())
     cleaned = [_metadata(metadatas[row], row) for row in rows]
     batch = Batch(
-        ids=order,
+        ids=list(last),
         documents=[sanitize_text(documents[row]) for row in rows],
         metadatas=[metadata for metadata, _ in cleaned],
         json=[encoded for _, encoded in cleaned],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from agent_brain_postgres import pending, statistics
+from agent_brain_postgres import pending, statistics, write_order
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.chunk_copy import ChunkCopy
 from agent_brain_postgres.filters import Filter
@@ -74,16 +74,21 @@ async def count_changed(pool: Pool, store: Store, batch: Batch) -> int:
     return len(batch) - sum(known.values())
 
 
-async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch) -> int:
+async def upsert(
+    pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch, *, indexed: bool
+) -> int:
     """Store the rows of a batch that differ from what is there; the number written.
 
     One transaction: either every row is written or none. A transaction that collides with another
     (deadlock, or the same new id) is repeated.
     """
 
-    async def work(connection: Connection) -> int:
-        known = await _known(connection, store, batch)
-        changed = batch.only([i for i, one in enumerate(batch.ids) if not known.get(one)])
+    async def work(connection: Connection, collided: bool) -> int:
+        arranged = await write_order.arrange(
+            connection, store, batch, indexed=indexed, collided=collided
+        )
+        known = await _known(connection, store, arranged)
+        changed = arranged.only([i for i, one in enumerate(arranged.ids) if not known.get(one)])
         outdated = [one for one in changed.ids if one in known]
         if outdated:
             await _delete_ids(connection, store, outdated)
@@ -131,7 +136,7 @@ async def _delete(
 
 async def delete_ids(pool: Pool, store: Store, ids: list[str]) -> int:
     """Delete chunks by id; the number that existed."""
-    deleted = await _repeat(pool, lambda connection: _delete_ids(connection, store, ids))
+    deleted = await _repeat(pool, lambda connection, _: _delete_ids(connection, store, ids))
     await _tidy(pool, store)
     return deleted
 
@@ -139,22 +144,25 @@ async def delete_ids(pool: Pool, store: Store, ids: list[str]) -> int:
 async def delete_where(pool: Pool, store: Store, where: Filter) -> int:
     """Delete the chunks that a filter matches; their number."""
     deleted = await _repeat(
-        pool, lambda connection: _delete(connection, store, where.sql, dict(where.params))
+        pool, lambda connection, _: _delete(connection, store, where.sql, dict(where.params))
     )
     await _tidy(pool, store)
     return deleted
 
 
-async def _repeat(pool: Pool, work: Callable[[Connection], Awaitable[R]]) -> R:
+async def _repeat(pool: Pool, work: Callable[[Connection, bool], Awaitable[R]]) -> R:
     """Run `work` in a transaction, again when it collided or its connection was dead.
 
-    Every write here can be repeated: it leaves the same rows, however often it runs.
+    Every write here can be repeated: it leaves the same rows, however often it runs. The second
+    argument of `work` tells whether it collided before.
     """
+    collided = False
     for attempt in range(1, ATTEMPTS):
         try:
             async with pool.transaction() as connection:
-                return await work(connection)
+                return await work(connection, collided)
         except COLLISIONS as error:
+            collided = True
             logger.info("attempt %d collided (SQLSTATE %s); repeating", attempt, error.sqlstate)
         except psycopg.OperationalError as error:
             if not connection_lost(error) or attempt > 1:
@@ -162,4 +170,4 @@ async def _repeat(pool: Pool, work: Callable[[Connection], Awaitable[R]]) -> R:
             logger.warning("connection lost (%s); repeating", type(error).__name__)
             await pool.drop_dead()
     async with pool.transaction() as connection:
-        return await work(connection)
+        return await work(connection, collided)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent_brain_postgres import PostgresBackend, StorageError
+from agent_brain_postgres import PostgresBackend, StorageError, write_order
 from agent_brain_postgres.batch import BLOCK_BYTES, BLOCK_ROWS, prepare
 from agent_brain_postgres.statistics import MOST_DELTAS
 
@@ -28,6 +29,9 @@ FROM agent_brain.chunks, unnest(lexemes) AS word GROUP BY word.lexeme
 UNION ALL
 SELECT '', count(*), sum(length) FROM agent_brain.chunks HAVING count(*) > 0
 """
+
+# The first ones: what comes later may be put into pages that were left free.
+STORED = "SELECT chunk_id FROM agent_brain.chunks ORDER BY ctid LIMIT 200"
 
 
 def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
@@ -253,10 +257,7 @@ async def test_overlapping_writers_neither_deadlock_nor_lose_rows(
     backends = [await make_backend() for _ in range(3)]
 
     async def write(backend: PostgresBackend, seed: int) -> None:
-        chunks = make_chunks(300, seed=seed)
-        order = list(np.random.default_rng(seed).permutation(300))
-        shuffled = Chunks(*([column[i] for i in order] for column in chunks))
-        await backend.upsert_documents(*shuffled)
+        await backend.upsert_documents(*shuffled(make_chunks(300, seed=seed), seed))
 
     for turn in range(4):
         await asyncio.gather(
@@ -265,6 +266,61 @@ async def test_overlapping_writers_neither_deadlock_nor_lose_rows(
         )
         assert await backends[0].get_count() in range(200, 301)
         assert_statistics_exact(dsn)
+
+
+def shuffled(chunks: Chunks, seed: int) -> Chunks:
+    order = np.random.default_rng(seed).permutation(len(chunks.ids)).tolist()
+    return Chunks(*([column[i] for i in order] for column in chunks))
+
+
+async def test_large_overlapping_batches_collide_once_at_most(
+    make_backend: MakeBackend, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "agent_brain_postgres.ingest")
+    backends = [await make_backend() for _ in range(4)]
+    for turn in range(3):
+        first = turn * BLOCK_ROWS  # new ids and known ones
+        await asyncio.gather(*(
+            b.upsert_documents(*shuffled(make_chunks(first + BLOCK_ROWS + 1 + i, seed=i), 7 * turn + i))
+            for i, b in enumerate(backends)
+        ))
+    assert await backends[0].get_count() == 3 * BLOCK_ROWS + 4
+    assert_statistics_exact(dsn)
+    assert "attempt 2 collided" not in caplog.text
+
+
+async def test_a_writer_that_is_alone_keeps_the_order_of_the_batch(
+    backend: PostgresBackend, dsn: str
+) -> None:
+    chunks = shuffled(make_chunks(BLOCK_ROWS + 1), 1)
+    await backend.upsert_documents(*chunks)
+    assert [chunk_id for chunk_id, in rows(dsn, STORED)] == chunks.ids[:200]
+
+
+async def test_writers_that_meet_take_the_order_of_the_ids(
+    backend: PostgresBackend, dsn: str
+) -> None:
+    chunks = shuffled(make_chunks(BLOCK_ROWS + 1), 1)
+    with psycopg.connect(dsn) as other:
+        other.execute(write_order.TOGETHER, ("agent_brain",))
+        await backend.upsert_documents(*chunks)
+    assert [chunk_id for chunk_id, in rows(dsn, STORED)] == sorted(chunks.ids)[:200]
+
+
+async def test_nobody_else_writes_beside_a_writer_that_is_alone(
+    backend: PostgresBackend, dsn: str
+) -> None:
+    with psycopg.connect(dsn) as other:
+        other.execute(write_order.ALONE, ("agent_brain",))
+        writers = [
+            asyncio.create_task(backend.upsert_documents(*make_chunks(count)))
+            for count in (3, BLOCK_ROWS + 1)
+        ]
+        done, waiting = await asyncio.wait(writers, timeout=0.5)
+        assert (len(done), len(waiting)) == (0, 2)
+        other.rollback()
+        await asyncio.gather(*writers)
+    assert await backend.get_count() == BLOCK_ROWS + 1
 
 
 async def test_deleting_by_ids_counts_what_existed(backend: PostgresBackend) -> None:
