@@ -26,7 +26,7 @@ from agent_brain_postgres.words import DEFINING, spaced
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 150_000
+MAX_TOKENS = 300_000
 """Distinct tokens that are remembered before a vocabulary starts afresh."""
 
 BLOCK = 500

@@ -76,19 +76,21 @@ def join(parts: Sequence[Entries]) -> Entries:
 def take_apart(tokens: Slices, lexicon: Lexicon) -> tuple[Entries, Ints]:
     """Give the words of tokens, by the places of these, and the positions of each."""
     lines = _Lines.of(tokens)
-    plain = lines.tokens.sizes <= MAX_WORD
-    plain[lines.token[lines.kind == _ODD]] = False
-    if not plain.all():
-        lines = _Lines.of(tokens.chosen(plain))
-    place = np.flatnonzero(plain)
-    positions = np.zeros(len(tokens), np.int64)
-    entries, positions[place], opaque = _plain(lines, lexicon)
-    plain[place[opaque]] = False
-    left = np.flatnonzero(~plain)
-    analysed = [analyse(token) for token in tokens.chosen(left).texts()]
-    positions[left] = [taken for _, taken in analysed]
-    others = _entries(left, [words for words, _ in analysed], lexicon)
-    return join((entries._replace(token=place[entries.token]), others)), positions
+    parts = _Parts.of(lines)
+    plain = _are_plain(lines, parts)
+    parts = parts.chosen(plain[parts.token])
+    positions = np.bincount(parts.token, minlength=len(tokens))
+    lexemes = lexicon.lexemes
+    others = np.flatnonzero(~plain)
+    analysed = [analyse(token) for token in tokens.chosen(others).texts()]
+    positions[others] = [taken for _, taken in analysed]
+    entries = (
+        _words(lines, parts, lexicon),
+        _compound_names(lines, parts, lexemes),
+        _paths(lines, plain & (positions > 0), lexemes),
+        _entries(others, [words for words, _ in analysed], lexicon),
+    )
+    return join(entries), positions
 
 
 def _entries(tokens: Ints, words: Sequence[tuple[Word, ...]], lexicon: Lexicon) -> Entries:
@@ -171,28 +173,23 @@ class _Names(NamedTuple):
         return cls(first, np.diff(np.append(first, name.size)))
 
 
-def _plain(lines: _Lines, lexicon: Lexicon) -> tuple[Entries, Ints, Bools]:
-    """Take plain tokens apart, but for those that hold hashes or keys; and say which these are."""
-    parts = _Parts.of(lines)
-    opaque = _opaque(lines, parts)
-    parts = parts.chosen(~opaque[parts.token])
-    positions = np.bincount(parts.token, minlength=len(lines.tokens))
-    words = Slices(lines.lower, parts.starts, parts.ends - parts.starts)
-    code = lexicon.codes(words, parts.is_number)
-    entries = Entries(parts.token, code, parts.offset, np.zeros(code.size, np.bool_))
-    names = _compound_names(lines, parts, lexicon.lexemes)
-    paths = _paths(lines, positions > 0, lexicon.lexemes)
-    return join((entries, names, paths)), positions, opaque
-
-
-def _opaque(lines: _Lines, parts: _Parts) -> Bools:
-    opaque = np.zeros(len(lines.tokens), np.bool_)
+def _are_plain(lines: _Lines, parts: _Parts) -> Bools:
+    """Tell which tokens have no other characters than those of names, and no hash or key."""
+    plain = lines.tokens.sizes <= MAX_WORD
+    plain[lines.token[lines.kind == _ODD]] = False
     names = _Names.of(lines, parts)
     if names.first.size:
         numbers = np.add.reduceat(parts.is_number.astype(np.int64), names.first)
-        many = np.minimum(numbers, names.size - numbers) >= OPAQUE
-        opaque[parts.token[names.first[many]]] = True
-    return opaque
+        opaque = np.minimum(numbers, names.size - numbers) >= OPAQUE
+        plain[parts.token[names.first[opaque]]] = False
+    return plain
+
+
+def _words(lines: _Lines, parts: _Parts, lexicon: Lexicon) -> Entries:
+    code = lexicon.codes(
+        Slices(lines.lower, parts.starts, parts.ends - parts.starts), parts.is_number
+    )
+    return Entries(parts.token, code, parts.offset, np.zeros(code.size, np.bool_))
 
 
 def _compound_names(lines: _Lines, parts: _Parts, lexemes: Numbers) -> Entries:
