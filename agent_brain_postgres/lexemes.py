@@ -79,17 +79,6 @@ class Vocabulary:
         self._max_tokens = max_tokens
         self._table = Table()
 
-    async def analyse(
-        self,
-        connection: Connection,
-        documents: Sequence[str],
-        metadatas: Sequence[Mapping[str, Any]],
-    ) -> list[Analysed]:
-        """Analyse a batch; one statement on `connection` when it has words not met before."""
-        reading = await asyncio.to_thread(self.read, documents, metadatas)
-        await self.learn(connection, reading)
-        return await asyncio.to_thread(self.build, reading)
-
     def read(
         self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
     ) -> Reading:
@@ -254,16 +243,3 @@ def _sum(one: Ints, other: Ints) -> Ints:
     total: Ints = longer.copy()
     total[: shorter.size] += shorter
     return total
-
-
-def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
-    """Count a batch alone: lexeme -> (chunks, occurrences), with the chunks and words under ''."""
-    counts = Counts()
-    counts.add(batch)
-    totals = {"": (counts.chunks, counts.length)}
-    for part in counts.by_table():
-        columns = (part.lexemes.texts(), part.chunks.tolist(), part.occurrences.tolist())
-        for name, chunks, occurrences in zip(*columns, strict=True):
-            so_far = totals.get(name, (0, 0))
-            totals[name] = (so_far[0] + chunks, so_far[1] + occurrences)
-    return totals

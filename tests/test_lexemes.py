@@ -19,8 +19,8 @@ from agent_brain_postgres.lexemes import (
     HEADINGS,
     TITLES,
     Analysed,
+    Counts,
     Vocabulary,
-    statistics,
 )
 from agent_brain_postgres.pool import Connection
 from agent_brain_postgres.tsvectors import MAX_BYTES, MAX_POSITION, MAX_POSITIONS
@@ -62,6 +62,31 @@ async def model(
             at += positions
         at += GAP
     return {lexeme: dict(sorted(places.items())) for lexeme, places in found.items()}, length
+
+
+async def searchable(
+    vocabulary: Vocabulary,
+    connection: Connection,
+    documents: Sequence[str],
+    metadatas: Sequence[Mapping[str, Any]],
+) -> list[Analysed]:
+    """Take a batch through the three steps."""
+    reading = vocabulary.read(documents, metadatas)
+    await vocabulary.learn(connection, reading)
+    return vocabulary.build(reading)
+
+
+def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
+    """Count a batch: lexeme -> (chunks, occurrences), with the chunks and words under ''."""
+    counts = Counts()
+    counts.add(batch)
+    totals = {"": (counts.chunks, counts.length)}
+    for part in counts.by_table():
+        columns = (part.lexemes.texts(), part.chunks.tolist(), part.occurrences.tolist())
+        for name, chunks, occurrences in zip(*columns, strict=True):
+            so_far = totals.get(name, (0, 0))
+            totals[name] = (so_far[0] + chunks, so_far[1] + occurrences)
+    return totals
 
 
 async def read_back(connection: Connection, chunks: Sequence[Analysed]) -> list[Model]:
@@ -109,7 +134,7 @@ def test_the_server_reads_what_the_model_says(
         async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
             documents = [document for document, _, _ in batch]
             metadatas = [{"symbol_name": a, "section_title": b} for _, a, b in batch]
-            analysed = await Vocabulary(ENGLISH).analyse(connection, documents, metadatas)
+            analysed = await searchable(Vocabulary(ENGLISH), connection, documents, metadatas)
             expected = [
                 await model(connection, document, metadata)
                 for document, metadata in zip(documents, metadatas, strict=True)
@@ -129,7 +154,7 @@ def test_the_server_reads_what_the_model_says(
 async def test_titles_are_a_headings_and_definitions_b_text_c(connection: Connection) -> None:
     metadata = {"symbol_name": "alpha", "file_name": "beta.py", "heading_path": ["gamma", "delta"]}
     document = "def epsilon(zeta): pass"
-    [chunk] = await Vocabulary(ENGLISH).analyse(connection, [document], [metadata])
+    [chunk] = await searchable(Vocabulary(ENGLISH), connection, [document], [metadata])
     [found] = await read_back(connection, [chunk])
     labels = {lexeme: "".join(places.values()) for lexeme, places in found.items()}
     assert {k: labels[k] for k in ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")} == {
@@ -139,7 +164,7 @@ async def test_titles_are_a_headings_and_definitions_b_text_c(connection: Connec
 
 async def test_no_phrase_reaches_from_one_field_into_the_next(connection: Connection) -> None:
     metadata = {"title": "north", "section_title": "south"}
-    [chunk] = await Vocabulary(ENGLISH).analyse(connection, ["west"], [metadata])
+    [chunk] = await searchable(Vocabulary(ENGLISH), connection, ["west"], [metadata])
     [found] = await read_back(connection, [chunk])
     places = [next(iter(found[word])) for word in ("north", "south", "west")]
     assert places[1] - places[0] > 2
@@ -152,7 +177,7 @@ async def test_a_text_beyond_the_limits_is_indexed_by_its_head(
     huge = " ".join(f"w{i:x}q{'z' * 40}" for i in range(60_000))
     vocabulary = Vocabulary(ENGLISH)
     with caplog.at_level(logging.WARNING):
-        chunks = await vocabulary.analyse(connection, [huge, "small"], [{}, {}])
+        chunks = await searchable(vocabulary, connection, [huge, "small"], [{}, {}])
     found, small = await read_back(connection, chunks)
     assert "w0q" + "z" * 40 in found
     assert f"w{59_999:x}q" + "z" * 40 not in found
@@ -165,7 +190,7 @@ async def test_a_text_beyond_the_limits_is_indexed_by_its_head(
 
 
 async def test_a_word_said_very_often_keeps_the_places_that_fit(connection: Connection) -> None:
-    [chunk] = await Vocabulary(ENGLISH).analyse(connection, ["word " * 20_000 + "last"], [{}])
+    [chunk] = await searchable(Vocabulary(ENGLISH), connection, ["word " * 20_000 + "last"], [{}])
     [found] = await read_back(connection, [chunk])
     assert len(found["word"]) == MAX_POSITIONS
     assert list(found["last"]) == [MAX_POSITION]
@@ -183,9 +208,9 @@ async def test_each_word_is_asked_for_once(
 
     monkeypatch.setattr("agent_brain_postgres.lexemes.ask", count)
     vocabulary = Vocabulary(ENGLISH)
-    await vocabulary.analyse(connection, ["parsing files"], [{}])
-    await vocabulary.analyse(connection, ["parsing Files again"], [{}])
-    await vocabulary.analyse(connection, ["again parsing"], [{}])
+    await searchable(vocabulary, connection, ["parsing files"], [{}])
+    await searchable(vocabulary, connection, ["parsing Files again"], [{}])
+    await searchable(vocabulary, connection, ["again parsing"], [{}])
     assert asked == [["files", "parsing"], ["again"]]
 
 
@@ -193,7 +218,7 @@ async def test_a_full_vocabulary_starts_afresh_and_still_answers(connection: Con
     vocabulary = Vocabulary(ENGLISH, max_tokens=3)
     for number in range(4):
         texts = [f"running word{number} another{number}"]
-        [chunk] = await vocabulary.analyse(connection, texts, [{}])
+        [chunk] = await searchable(vocabulary, connection, texts, [{}])
         [found] = await read_back(connection, [chunk])
         assert "run" in found
         assert f"word{number}" in found
@@ -205,7 +230,7 @@ async def test_batches_at_the_same_time_share_a_vocabulary(dsn: str) -> None:
 
     async def one(batch: list[str]) -> list[Model]:
         async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
-            analysed = await vocabulary.analyse(connection, batch, [{}] * len(batch))
+            analysed = await searchable(vocabulary, connection, batch, [{}] * len(batch))
             return await read_back(connection, analysed)
 
     for batch, found in zip(texts, await asyncio.gather(*map(one, texts)), strict=True):
@@ -217,5 +242,5 @@ async def test_batches_at_the_same_time_share_a_vocabulary(dsn: str) -> None:
 async def test_the_language_makes_the_lexemes(
     connection: Connection, language: str, lexeme: str
 ) -> None:
-    [chunk] = await Vocabulary(f"pg_catalog.{language}").analyse(connection, ["Häuser"], [{}])
+    [chunk] = await searchable(Vocabulary(f"pg_catalog.{language}"), connection, ["Häuser"], [{}])
     assert list(statistics([chunk])) == ["", lexeme]
