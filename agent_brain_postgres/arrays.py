@@ -26,6 +26,13 @@ def changes(values: Ints) -> Bools:
     return changed
 
 
+def lasts(values: Ints) -> Bools:
+    """Tell where a value differs from the one after; the last does."""
+    last = np.ones(values.size, np.bool_)
+    np.not_equal(values[1:], values[:-1], out=last[:-1])
+    return last
+
+
 class Column:
     """A column of values with room at its end, for `spare` values at least."""
 

@@ -182,11 +182,9 @@ class PostgresBackend:
         assert self._vocabulary is not None
         assert self._indexer is not None
         async with self._indexer.writing(store, prepared) as changed:
-            written = 0
-            if changed:
-                written = await ingest.upsert(
-                    pool, store, self._vocabulary, prepared, indexed=self._indexer.indexed
-                )
+            written = (
+                await ingest.upsert(pool, store, self._vocabulary, prepared) if changed else 0
+            )
         if written and self._indexer is not None:
             self._indexer.written(store, written)
         return len(ids)

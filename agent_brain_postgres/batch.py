@@ -53,14 +53,19 @@ class Batch:
 
     def blocks(self) -> Iterator[range]:
         """Cut the batch into ranges of `BLOCK_ROWS` rows at most, which fit `BLOCK_BYTES` or are one."""
-        start = size = 0
-        for row, document in enumerate(self.documents):
-            size += 4 * self.dimensions + len(document)
-            if row > start and (size > BLOCK_BYTES or row - start == BLOCK_ROWS):
+        start = block = 0
+        for row in range(len(self)):
+            size = self.size(row)
+            block += size
+            if row > start and (block > BLOCK_BYTES or row - start == BLOCK_ROWS):
                 yield range(start, row)
-                start, size = row, 4 * self.dimensions + len(document)
+                start, block = row, size
         if self.documents:
             yield range(start, len(self))
+
+    def size(self, row: int) -> int:
+        """Give the bytes of a row, about: characters of its text count as one."""
+        return 4 * self.dimensions + len(self.documents[row]) + len(self.json[row])
 
     def matrix(self, block: range) -> FloatMatrix:
         """Convert the vectors of a block: shape (rows, dimensions), float32."""

@@ -46,7 +46,7 @@ def texts_and_numbers(texts: Slices, one: Ints, other: Ints) -> bytes:
 
 
 def _big_endian(numbers: Ints, form: str) -> NDArray[np.uint8]:
-    return numbers.astype(form).view(np.uint8).reshape(numbers.size, -1)
+    return numbers.astype(form).view(np.uint8).reshape(numbers.size, np.dtype(form).itemsize)
 
 
 def jsonb(encoded: bytes) -> bytes:

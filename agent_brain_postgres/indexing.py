@@ -65,7 +65,7 @@ class Indexer:
         self._asked = self._answered = 0  # rounds that waiters want, and that began since
         self._waiting = self._writers = 0
         self._settled = False
-        self.indexed = False  # as far as is known: what is written goes into an index, too
+        self._indexed = False
         self._failures = 0
         self._failure = ""
         self._last_write = 0.0
@@ -106,7 +106,7 @@ class Indexer:
         """Tell whether so many new rows are cheaper to index all over than one by one."""
         there = store.estimates.rows
         return (
-            self.indexed
+            self._indexed
             and rows >= MIN_ROWS_TO_DROP
             and there + rows <= MAX_ROWS_TO_DROP
             and rows * INSERT_COST > there + rows
@@ -132,7 +132,7 @@ class Indexer:
 
     async def _drop(self, store: Store) -> None:
         """Drop the index; a search that holds the table for more than a moment is in the way."""
-        self.indexed = self._settled = False
+        self._indexed = self._settled = False
         with contextlib.suppress(psycopg.errors.LockNotAvailable):
             async with self._pool.transaction() as connection:
                 await connection.execute(
@@ -220,7 +220,7 @@ class Indexer:
             built = await build.build(self._config, store)
             return 0.0 if built else WATCH
         self._settled = self._store is store
-        self.indexed = state.state == "ready"
+        self._indexed = state.state == "ready"
         return ROUND
 
     def _is_busy(self, store: Store) -> bool:

@@ -74,19 +74,16 @@ async def count_changed(pool: Pool, store: Store, batch: Batch) -> int:
     return len(batch) - sum(known.values())
 
 
-async def upsert(
-    pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch, *, indexed: bool
-) -> int:
+async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch) -> int:
     """Store the rows of a batch that differ from what is there; the number written.
 
     One transaction: either every row is written or none. A transaction that collides with another
     (deadlock, or the same new id) is repeated.
     """
 
-    async def work(connection: Connection, collided: bool) -> int:
-        arranged = await write_order.arrange(
-            connection, store, batch, indexed=indexed, collided=collided
-        )
+    async def work(connection: Connection, attempt: int) -> int:
+        last = attempt == ATTEMPTS
+        arranged = await write_order.arrange(connection, store, batch, last_attempt=last)
         known = await _known(connection, store, arranged)
         changed = arranged.only([i for i, one in enumerate(arranged.ids) if not known.get(one)])
         outdated = [one for one in changed.ids if one in known]
@@ -150,19 +147,17 @@ async def delete_where(pool: Pool, store: Store, where: Filter) -> int:
     return deleted
 
 
-async def _repeat(pool: Pool, work: Callable[[Connection, bool], Awaitable[R]]) -> R:
+async def _repeat(pool: Pool, work: Callable[[Connection, int], Awaitable[R]]) -> R:
     """Run `work` in a transaction, again when it collided or its connection was dead.
 
-    Every write here can be repeated: it leaves the same rows, however often it runs. The second
-    argument of `work` tells whether it collided before.
+    Every write here can be repeated: it leaves the same rows, however often it runs. It is told
+    which attempt it is.
     """
-    collided = False
     for attempt in range(1, ATTEMPTS):
         try:
             async with pool.transaction() as connection:
-                return await work(connection, collided)
+                return await work(connection, attempt)
         except COLLISIONS as error:
-            collided = True
             logger.info("attempt %d collided (SQLSTATE %s); repeating", attempt, error.sqlstate)
         except psycopg.OperationalError as error:
             if not connection_lost(error) or attempt > 1:
@@ -170,4 +165,4 @@ async def _repeat(pool: Pool, work: Callable[[Connection, bool], Awaitable[R]]) 
             logger.warning("connection lost (%s); repeating", type(error).__name__)
             await pool.drop_dead()
     async with pool.transaction() as connection:
-        return await work(connection, collided)
+        return await work(connection, ATTEMPTS)

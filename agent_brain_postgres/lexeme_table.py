@@ -85,6 +85,11 @@ class Table:
         return len(self._tokens)
 
     @property
+    def text_size(self) -> int:
+        """How many bytes the tokens, words and lexemes take."""
+        return sum(n.texts.size for n in (self._tokens, self._lexicon.words, self._lexicon.lexemes))
+
+    @property
     def names(self) -> Texts:
         """The lexemes."""
         return self._lexicon.lexemes.texts
@@ -144,12 +149,13 @@ class Table:
         unknown = np.zeros(len(self.counts), np.bool_)
         unknown[entries.token[counts == NOT_KNOWN]] = True
         wait = unknown[entries.token]
-        self._waiting = [entries.chosen(wait)] if wait.any() else []
         starts = np.zeros(entries.code.size, np.int64)
         starts[is_word] = self._word_starts.values[word]
         order = np.flatnonzero(~wait)
         order = order[np.argsort(entries.token[order], kind="stable")]
         self._enter(entries.chosen(order), starts[order], counts[order])
+        # Last, since others ask without the lock whether tokens wait.
+        self._waiting = [entries.chosen(wait)] if wait.any() else []
 
     def _enter(self, entries: Entries, starts: Ints, counts: Ints) -> None:
         """Put entries, sorted by token, at the end; words are replaced by their lexemes."""

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MAX_TOKENS = 300_000
 """Distinct tokens that are remembered before a vocabulary starts afresh."""
 
+MAX_TEXT = 32 * 1024 * 1024
+"""Bytes of these, and of their words and lexemes."""
+
 BLOCK = 500
 """Chunks whose tsvectors are built at a time: arrays that fit the processor's cache."""
 
@@ -83,7 +86,7 @@ class Vocabulary:
         self, documents: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
     ) -> Reading:
         """Cut a batch into tokens: the first of three steps, all CPU."""
-        if len(self._table) > self._max_tokens:
+        if len(self._table) > self._max_tokens or self._table.text_size > MAX_TEXT:
             self._table = Table()
         table = self._table
         blocks = []

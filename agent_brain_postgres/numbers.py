@@ -13,7 +13,7 @@ MOST_FULL = 2  # slots a text, at least: so that most are found at the first
 
 
 class Numbers:
-    """Texts numbered as they come, in which order `texts` has them.
+    """Texts and their numbers, by which `texts` has them.
 
     Open addressing with linear probing: a text is in the first slot from that of its hash on which
     was free when it came. Not to be used by two threads at a time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,8 +22,9 @@ LONG = 64
 NEWLINE = 10
 
 _WORD = 8  # bytes
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio, as Fibonacci hashing takes it
-_HALF = np.uint64(32)
+MULTIPLIER = secrets.randbits(64) | 1
+"""Odd, so that no two words give the same; by chance, so that nobody can make texts that collide."""
+_FACTOR, _HALF = np.uint64(MULTIPLIER), np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Slices:
         """
         words = (self.sizes + (_WORD - 1)) // _WORD
         at = _WORD * ranges(np.zeros_like(words), words)
-        # In this order, so that what is too much of one text is overwritten by the next.
+        # What is too much of one text is overwritten by the next: numpy assigns in this order,
+        # which it does not promise and the tests watch.
         _words(out)[np.repeat(where, words) + at] = _words(self.buffer)[
             np.repeat(self.starts, words) + at
         ]
@@ -87,9 +90,9 @@ class Slices:
 
     def hashes(self) -> Hashes:
         """Give a hash of each, of 64 bits. Within a length up to eight bytes no two share one."""
-        hashes: Hashes = self.sizes.astype(np.uint64) * _MULTIPLIER
+        hashes: Hashes = self.sizes.astype(np.uint64) * _FACTOR
         for which, word in self._words_from_the_end():
-            mixed = (hashes[which] ^ word) * _MULTIPLIER
+            mixed = (hashes[which] ^ word) * _FACTOR
             hashes[which] = mixed ^ (mixed >> _HALF)
         long = np.flatnonzero(self.sizes > LONG)
         of_long = [hash(text) for text in self.chosen(long)._each()]
@@ -164,6 +167,11 @@ class Texts:
     def __getitem__(self, numbers: Ints | slice) -> Slices:
         starts, sizes = self._starts.values[numbers], self._sizes.values[numbers]
         return Slices(self._buffer.with_spare, starts, sizes)
+
+    @property
+    def size(self) -> int:
+        """How many bytes they take."""
+        return len(self._buffer)
 
     def extend(self, texts: Slices) -> None:
         """Add texts."""

@@ -7,14 +7,14 @@ of code and of English) are cut all together, by the kinds of their characters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_brain_postgres.arrays import Bools, Ints, changes
+from agent_brain_postgres.arrays import Bools, Ints, changes, lasts
 from agent_brain_postgres.numbers import Numbers
 from agent_brain_postgres.slices import PADDING, Slices
 from agent_brain_postgres.words import MAX_WORD, OPAQUE, Word, analyse
@@ -75,7 +75,8 @@ def join(parts: Sequence[Entries]) -> Entries:
 
 def take_apart(tokens: Slices, lexicon: Lexicon) -> tuple[Entries, Ints]:
     """Give the words of tokens, by the places of these, and the positions of each."""
-    lines = _Lines.of(tokens)
+    # Of a longer one, which is not plain, enough to see that.
+    lines = _Lines.of(replace(tokens, sizes=np.minimum(tokens.sizes, MAX_WORD + 1)))
     parts = _Parts.of(lines)
     plain = _are_plain(lines, parts)
     parts = parts.chosen(plain[parts.token])
@@ -206,18 +207,18 @@ def _compound_names(lines: _Lines, parts: _Parts, lexemes: Numbers) -> Entries:
 def _paths(lines: _Lines, wanted: Bools, lexemes: Numbers) -> Entries:
     """Give the tokens that dots or slashes cut, as they stand; and the last elements of paths."""
     inner = np.flatnonzero(lines.kind < _CUT)
-    starts, ends = (np.zeros(len(lines.tokens), np.int64) for _ in range(2))
-    # Of several values that are put in one place, the last stays.
-    starts[lines.token[inner[::-1]]] = inner[::-1]
-    ends[lines.token[inner]] = inner + 1
+    owner = lines.token[inner]
+    first, last = changes(owner), lasts(owner)
+    starts, ends, dot, slash = np.zeros((4, len(lines.tokens)), np.int64)
+    starts[owner[first]], ends[owner[last]] = inner[first], inner[last] + 1
     cuts = np.flatnonzero(lines.kind == _CUT)
     owner = lines.token[cuts]
     within = (cuts > starts[owner]) & (cuts < ends[owner]) & wanted[owner]
     cuts, owner = cuts[within], owner[within]
-    dot, slash = np.zeros_like(starts), np.zeros_like(starts)
-    for last, character in ((dot, _DOT), (slash, _SLASH)):
-        here = lines.lower[cuts] == character
-        last[owner[here]] = cuts[here]
+    for at, character in ((dot, _DOT), (slash, _SLASH)):
+        here = np.flatnonzero(lines.lower[cuts] == character)
+        here = here[lasts(owner[here])]
+        at[owner[here]] = cuts[here]
     path = np.unique(owner)
     tail = np.flatnonzero((slash > 0) & (dot > slash))
     token = np.append(path, tail)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_brain_postgres.arrays import Ints, changes, ranges
+from agent_brain_postgres.arrays import Ints, changes, lasts, ranges
 from agent_brain_postgres.slices import PADDING, Slices, Texts
 
 MAX_POSITION = 16_383
@@ -50,7 +50,7 @@ def place_keys(row: Ints, position: Ints, label: Ints) -> Ints:
 
 def lexeme_keys(lexeme: Ints, offset: Ints) -> Ints:
     """Give the part of keys that says what stands there, or so many positions after: to be added."""
-    return (lexeme << _LEXEME) | (offset << _POSITION)
+    return (lexeme << _LEXEME) | (np.minimum(offset, MAX_POSITION) << _POSITION)
 
 
 def build(rows: int, keys: Ints, names: Texts) -> Built:
@@ -107,7 +107,7 @@ def _limited(keys: Ints) -> Ints:
 
 def _unique(keys: Ints) -> Ints:
     """Drop a place that a lexeme has twice; the higher label stays."""
-    return keys[np.append(changes(keys >> _POSITION)[1:], True)] if keys.size else keys
+    return keys[lasts(keys >> _POSITION)]
 
 
 def _head(rows: int, row: Ints, sizes: Ints, first: Ints) -> tuple[NDArray[np.bool_], int]:

@@ -38,9 +38,7 @@ _UNSPACED = re.compile(
 )
 
 _SIMPLE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
-PART = r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+"
-"""What a name in ASCII consists of."""
-_PART = re.compile(PART + r"|\x01+")
+_PART = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|\x01+")
 _RUN = re.compile(r"[A-Za-z0-9]+|\x01+")
 _NAME = re.compile(r"[A-Za-z0-9\x01]+(?:[_-]+[A-Za-z0-9\x01]+)*")
 _PATH = re.compile(r"[A-Za-z0-9\x01_.\-/]+")

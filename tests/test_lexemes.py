@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
-from agent_brain_postgres.lexeme_table import ask, lexemes_of
+from agent_brain_postgres import tsvectors
+from agent_brain_postgres.lexeme_table import Table, ask, lexemes_of
 from agent_brain_postgres.lexemes import (
     GAP,
     HEADINGS,
@@ -23,6 +25,7 @@ from agent_brain_postgres.lexemes import (
     Vocabulary,
 )
 from agent_brain_postgres.pool import Connection
+from agent_brain_postgres.slices import Slices, Texts
 from agent_brain_postgres.tsvectors import MAX_BYTES, MAX_POSITION, MAX_POSITIONS
 from agent_brain_postgres.words import DEFINING, analyse, tokens
 
@@ -71,9 +74,9 @@ async def searchable(
     metadatas: Sequence[Mapping[str, Any]],
 ) -> list[Analysed]:
     """Take a batch through the three steps."""
-    reading = vocabulary.read(documents, metadatas)
+    reading = await asyncio.to_thread(vocabulary.read, documents, metadatas)
     await vocabulary.learn(connection, reading)
-    return vocabulary.build(reading)
+    return await asyncio.to_thread(vocabulary.build, reading)
 
 
 def statistics(batch: Sequence[Analysed]) -> dict[str, tuple[int, int]]:
@@ -212,6 +215,44 @@ async def test_each_word_is_asked_for_once(
     await searchable(vocabulary, connection, ["parsing Files again"], [{}])
     await searchable(vocabulary, connection, ["again parsing"], [{}])
     assert asked == [["files", "parsing"], ["again"]]
+
+
+async def test_long_texts_fill_a_vocabulary_too(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_brain_postgres.lexemes.MAX_TEXT", 500)
+    vocabulary = Vocabulary(ENGLISH)
+    tables = []
+    for text in ("a few words", "x" * 500, "a few words"):
+        [chunk] = await searchable(vocabulary, connection, [text], [{}])
+        tables.append(chunk.table)
+    assert tables[0] is tables[1]
+    assert tables[1] is not tables[2]
+
+
+async def test_tokens_wait_until_all_that_they_consist_of_is_there(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter, waiting = Table._enter, []
+
+    def watched(table: Table, *columns: Any) -> None:
+        waiting.append(table.unfinished)
+        enter(table, *columns)
+
+    monkeypatch.setattr(Table, "_enter", watched)
+    vocabulary = Vocabulary(ENGLISH)
+    [chunk] = await searchable(vocabulary, connection, ["some words"], [{}])
+    assert waiting == [True]
+    assert not chunk.table.unfinished
+
+
+def test_a_token_that_takes_very_many_places_keeps_its_lexeme() -> None:
+    keys = tsvectors.lexeme_keys(np.array([1, 2]), np.array([0, 1 << 30]))
+    keys += tsvectors.place_keys(np.array([0, 0]), np.array([7, 1 << 40]), np.array([1, 1]))
+    names = Texts()
+    names.extend(Slices.of(["zero", "one", "two"]))
+    built = tsvectors.build(1, keys, names)
+    assert built.lexemes.tolist() == [1, 2]
 
 
 async def test_a_full_vocabulary_starts_afresh_and_still_answers(connection: Connection) -> None:

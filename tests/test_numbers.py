@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_brain_postgres.numbers import Numbers
-from agent_brain_postgres.slices import LONG, PADDING, Slices, Texts
+from agent_brain_postgres.slices import LONG, MULTIPLIER, PADDING, Slices, Texts
 
 TEXT = (
     st.text(max_size=3)
@@ -16,7 +16,7 @@ TEXT = (
 )
 TEXTS = st.lists(TEXT, max_size=30)
 
-MULTIPLIER, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+MASK = (1 << 64) - 1
 
 
 def slices(texts: list[bytes]) -> Slices:
@@ -76,6 +76,11 @@ def test_slices_are_what_the_texts_are(texts: list[str], others: list[str]) -> N
     grown.extend(one)
     grown.extend(other)
     assert grown[:].texts() == texts + others
+
+
+def test_texts_of_all_lengths_are_copied_side_by_side() -> None:
+    texts = ["x" * (i % 23) + str(i) for i in range(20_000)]
+    assert Slices.of(texts).packed()[:-PADDING].tobytes() == "".join(texts).encode()
 
 
 @given(texts=TEXTS)
