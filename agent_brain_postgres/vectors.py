@@ -174,7 +174,8 @@ def _learn(store: Store, plan: Plan, condition: Filter, kept: float | None) -> N
 def choose(store: Store, top_k: int, condition: Filter, columns: tuple[str, ...]) -> Plan:
     """Decide how to search from what is known of the store and the filter."""
     if condition.empty:
-        return Plan("index", top_k, None, columns)
+        small = 0 < store.estimates.rows < ladder.crossover(store.dimensions or 0)
+        return Plan("exact" if small else "index", top_k, None, columns)
     text = condition.sql.as_string(None)
     kept = store.estimates.kept(_key(text, condition))
     way: Way

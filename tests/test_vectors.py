@@ -154,6 +154,17 @@ async def test_a_store_without_an_index_answers_exactly(make_backend: MakeBacken
     assert {result.chunk_id for result in found} == nearest(rows, _query(), 10)
 
 
+async def test_a_small_store_tells_neighbours_apart_that_half_precision_does_not(
+    make_backend: MakeBackend,
+) -> None:
+    angles = np.pi / 4 + 2e-5 * np.arange(100)[::-1]
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    backend = await make_backend(2)
+    await fill(backend, rows)
+    found = await backend.vector_search([1.0, 0.0], 10, 0.0)
+    assert [result.chunk_id for result in found] == ids_of(100)[:-11:-1]
+
+
 async def test_settings_do_not_stay_in_the_connection(make_backend: MakeBackend) -> None:
     backend = await make_backend(DIMENSIONS, pool_size=1, pool_max=1)
     await fill(backend, make_vectors(ROWS, DIMENSIONS))
