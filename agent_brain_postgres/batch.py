@@ -71,12 +71,8 @@ class Batch:
         """Convert the vectors of a block: shape (rows, dimensions), float32."""
         return to_matrix(self.embeddings, [self.rows[i] for i in block], self.dimensions)
 
-    def by_id(self) -> Batch:
-        """Sort the rows by id in code point order."""
-        return self.only(sorted(range(len(self)), key=self.ids.__getitem__))
-
     def only(self, positions: Sequence[int]) -> Batch:
-        """Keep the rows at `positions`, in this order."""
+        """Keep the rows at `positions`."""
         return Batch(
             ids=[self.ids[i] for i in positions],
             documents=[self.documents[i] for i in positions],

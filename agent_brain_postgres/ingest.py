@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from agent_brain_postgres import pending, statistics, write_order
+from agent_brain_postgres import pending, statistics, write_lock
 from agent_brain_postgres.batch import Batch
 from agent_brain_postgres.chunk_copy import ChunkCopy
 from agent_brain_postgres.filters import Filter
@@ -77,15 +77,12 @@ async def count_changed(pool: Pool, store: Store, batch: Batch) -> int:
 async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch) -> int:
     """Store the rows of a batch that differ from what is there; the number written.
 
-    One transaction: either every row is written or none. A transaction that collides with another
-    (deadlock, or the same new id) is repeated.
+    One transaction: either every row is written or none.
     """
 
-    async def work(connection: Connection, attempt: int) -> int:
-        last = attempt == ATTEMPTS
-        arranged = await write_order.arrange(connection, store, batch, last_attempt=last)
-        known = await _known(connection, store, arranged)
-        changed = arranged.only([i for i, one in enumerate(arranged.ids) if not known.get(one)])
+    async def work(connection: Connection) -> int:
+        known = await _known(connection, store, batch)
+        changed = batch.only([i for i, one in enumerate(batch.ids) if not known.get(one)])
         outdated = [one for one in changed.ids if one in known]
         if outdated:
             await _delete_ids(connection, store, outdated)
@@ -93,7 +90,7 @@ async def upsert(pool: Pool, store: Store, vocabulary: Vocabulary, batch: Batch)
             await ChunkCopy(pool, connection, store, vocabulary, changed).run()
         return len(changed)
 
-    written = await _repeat(pool, work)
+    written = await _repeat(pool, store, work)
     if written:
         await _tidy(pool, store)
     return written
@@ -133,7 +130,7 @@ async def _delete(
 
 async def delete_ids(pool: Pool, store: Store, ids: list[str]) -> int:
     """Delete chunks by id; the number that existed."""
-    deleted = await _repeat(pool, lambda connection, _: _delete_ids(connection, store, ids))
+    deleted = await _repeat(pool, store, lambda connection: _delete_ids(connection, store, ids))
     await _tidy(pool, store)
     return deleted
 
@@ -141,22 +138,23 @@ async def delete_ids(pool: Pool, store: Store, ids: list[str]) -> int:
 async def delete_where(pool: Pool, store: Store, where: Filter) -> int:
     """Delete the chunks that a filter matches; their number."""
     deleted = await _repeat(
-        pool, lambda connection, _: _delete(connection, store, where.sql, dict(where.params))
+        pool, store, lambda connection: _delete(connection, store, where.sql, dict(where.params))
     )
     await _tidy(pool, store)
     return deleted
 
 
-async def _repeat(pool: Pool, work: Callable[[Connection, int], Awaitable[R]]) -> R:
+async def _repeat(
+    pool: Pool, store: Store, work: Callable[[Connection], Awaitable[R]]
+) -> R:
     """Run `work` in a transaction, again when it collided or its connection was dead.
 
-    Every write here can be repeated: it leaves the same rows, however often it runs. It is told
-    which attempt it is.
+    Every write here can be repeated: it leaves the same rows, however often it runs. Collisions are
+    with programs that do not wait their turn.
     """
     for attempt in range(1, ATTEMPTS):
         try:
-            async with pool.transaction() as connection:
-                return await work(connection, attempt)
+            return await _in_turn(pool, store, work)
         except COLLISIONS as error:
             logger.info("attempt %d collided (SQLSTATE %s); repeating", attempt, error.sqlstate)
         except psycopg.OperationalError as error:
@@ -164,5 +162,12 @@ async def _repeat(pool: Pool, work: Callable[[Connection, int], Awaitable[R]]) -
                 raise
             logger.warning("connection lost (%s); repeating", type(error).__name__)
             await pool.drop_dead()
+    return await _in_turn(pool, store, work)
+
+
+async def _in_turn(
+    pool: Pool, store: Store, work: Callable[[Connection], Awaitable[R]]
+) -> R:
     async with pool.transaction() as connection:
-        return await work(connection, ATTEMPTS)
+        await write_lock.take(connection, store, pool.config.statement_timeout)
+        return await work(connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent_brain_postgres import PostgresBackend, StorageError, write_order
+from agent_brain_postgres import PostgresBackend, StorageError, write_lock
 from agent_brain_postgres.batch import BLOCK_BYTES, BLOCK_ROWS, prepare
 from agent_brain_postgres.statistics import MOST_DELTAS
 
@@ -30,7 +30,6 @@ UNION ALL
 SELECT '', count(*), sum(length) FROM agent_brain.chunks HAVING count(*) > 0
 """
 
-ALL_STORED = "SELECT chunk_id FROM agent_brain.chunks ORDER BY ctid"
 # The first ones: what comes later may be put into pages that were left free.
 STORED = "SELECT chunk_id FROM agent_brain.chunks ORDER BY ctid LIMIT 200"
 
@@ -285,9 +284,10 @@ def shuffled(chunks: Chunks, seed: int) -> Chunks:
     return Chunks(*([column[i] for i in order] for column in chunks))
 
 
-async def test_large_overlapping_batches_are_all_stored(
-    make_backend: MakeBackend, dsn: str
+async def test_large_overlapping_batches_do_not_collide(
+    make_backend: MakeBackend, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "agent_brain_postgres.ingest")
     backends = [await make_backend() for _ in range(4)]
     for turn in range(3):
         first = turn * BLOCK_ROWS  # new ids and known ones
@@ -297,9 +297,10 @@ async def test_large_overlapping_batches_are_all_stored(
         ))
     assert await backends[0].get_count() == 3 * BLOCK_ROWS + 4
     assert_statistics_exact(dsn)
+    assert "collided" not in caplog.text
 
 
-async def test_a_writer_that_is_alone_keeps_the_order_of_the_batch(
+async def test_rows_are_stored_in_the_order_of_the_batch(
     backend: PostgresBackend, dsn: str
 ) -> None:
     chunks = shuffled(make_chunks(BLOCK_ROWS + 1), 1)
@@ -307,42 +308,41 @@ async def test_a_writer_that_is_alone_keeps_the_order_of_the_batch(
     assert [chunk_id for chunk_id, in rows(dsn, STORED)] == chunks.ids[:200]
 
 
-async def test_writers_that_meet_take_the_order_of_the_ids(
-    backend: PostgresBackend, dsn: str
-) -> None:
-    chunks = shuffled(make_chunks(BLOCK_ROWS + 1), 1)
-    with psycopg.connect(dsn) as other:
-        other.execute(write_order.TOGETHER, {"schema": "agent_brain"})
-        await backend.upsert_documents(*chunks)
-    assert [chunk_id for chunk_id, in rows(dsn, STORED)] == sorted(chunks.ids)[:200]
-
-
-async def test_where_there_is_an_index_nobody_writes_alone(
-    backend: PostgresBackend, dsn: str
-) -> None:
-    await backend.upsert_documents(*make_chunks(3_000, prefix="a"))
-    await backend.wait_until_indexed()
-    chunks = shuffled(make_chunks(BLOCK_ROWS + 1, prefix="b"), 1)
-    await backend.upsert_documents(*chunks)
-    new = [chunk_id for chunk_id, in rows(dsn, ALL_STORED) if chunk_id in chunks.ids]
-    assert new != chunks.ids
-    assert sum(a < b for a, b in pairwise(new)) > len(new) - 10
-
-
-async def test_nobody_else_writes_beside_a_writer_that_is_alone(
-    backend: PostgresBackend, dsn: str
-) -> None:
-    with psycopg.connect(dsn) as other:
-        other.execute(write_order.ALONE, {"schema": "agent_brain"})
+async def test_writers_wait_for_the_one_before(backend: PostgresBackend, dsn: str) -> None:
+    await backend.upsert_documents(*make_chunks(2, prefix="old"))
+    assert backend._store is not None
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        await write_lock.take(other, backend._store, 60.0)
         writers = [
-            asyncio.create_task(backend.upsert_documents(*make_chunks(count)))
-            for count in (3, BLOCK_ROWS + 1)
+            asyncio.create_task(work)
+            for work in (
+                backend.upsert_documents(*make_chunks(3)),
+                backend.delete_by_ids(["old_000000"]),
+                backend.delete_by_metadata({"chunk_index": 1}),
+            )
         ]
-        done, waiting = await asyncio.wait(writers, timeout=0.5)
-        assert (len(done), len(waiting)) == (0, 2)
-        other.rollback()
+        done, _ = await asyncio.wait(writers, timeout=0.5)
+        assert not done
+        assert await backend.get_count() == 2
+        await other.rollback()
         await asyncio.gather(*writers)
-    assert await backend.get_count() == BLOCK_ROWS + 1
+    assert await backend.get_by_id("old_000000") is None
+
+
+async def test_waiting_in_line_may_take_longer_than_a_statement(
+    make_backend: MakeBackend, dsn: str
+) -> None:
+    backend = await make_backend(statement_timeout=0.3)
+    assert backend._store is not None
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        await write_lock.take(other, backend._store, 60.0)
+        writer = asyncio.create_task(backend.upsert_documents(*make_chunks(3)))
+        await asyncio.wait([writer], timeout=1.0)
+        await other.rollback()
+        assert await writer == 3
+        await other.execute("LOCK TABLE agent_brain.chunks")
+        with pytest.raises(StorageError):
+            await backend.upsert_documents(*make_chunks(4))
 
 
 async def test_deleting_by_ids_counts_what_existed(backend: PostgresBackend) -> None:
