@@ -13,7 +13,7 @@ MOST_FULL = 2  # slots a text, at least: so that most are found at the first
 
 
 class Numbers:
-    """Texts and their numbers, by which `texts` has them.
+    """Texts numbered in the order of their first appearance, in which `texts` has them.
 
     Open addressing with linear probing: a text is in the first slot from that of its hash on which
     was free when it came. Not to be used by two threads at a time.
@@ -34,7 +34,8 @@ class Numbers:
         missing = np.flatnonzero(numbers == FREE)
         while missing.size:
             _, first, which = np.unique(hashes[missing], return_index=True, return_inverse=True)
-            new = missing[first]
+            order = np.argsort(first)
+            new, which = missing[first[order]], np.argsort(order)[which]
             same = texts.chosen(missing).equal(texts.chosen(new[which]))
             numbers[missing[same]] = len(self) + which[same]
             self._enter(texts.chosen(new), hashes[new])
